@@ -55,7 +55,6 @@ class Settings:
     time_to_live: float = 7 * 24 * 3600.0
     """How long delivery is tried before a message expires; here it only shows when that is."""
     quotas: AccountQuotas = field(default_factory=AccountQuotas)
-    """What one account may take."""
     in_flight: int | None = None
     """Deliveries to one account that the dispatcher has under way at once; here it is only shown."""
     password_cost: PasswordCost = COST

@@ -60,7 +60,6 @@ _RETRY: Final = {"Retry-After": "1"}
 _WAIT: Final = {"Retry-After": "{seconds}"}
 
 # The request is wrong. Three texts are Verizon's: an empty body, a missing or malformed account, an unknown campaign.
-
 _invalid = partial(ErrorType, 400, "INVALID_PARAMETER")
 INVALID = _invalid("{}")
 NO_BODY = _invalid("Input binding error")
@@ -82,14 +81,12 @@ TOO_MANY_LINES = ErrorType(413, "TOO_LARGE", "The batch has more than {limit} li
 
 # The same text for an account that does not exist and for one that belongs to somebody else. The first code is that of
 # Verizon's connectivity calls; 400 is the status of every FOTA error.
-
 _NO_ACCOUNT: Final = "Account not found, or not granted to you; check the number, including its leading zeros."
 NO_CALLBACK_ACCOUNT = ErrorType(400, "REQUEST_FAILED.AccountNotFound", _NO_ACCOUNT)
 NO_ACCOUNT = ErrorType(404, "NOT_FOUND", _NO_ACCOUNT)
 
 # The caller is unknown. The codes about sessions are those of Verizon's session calls; that the callback calls answer
 # them too, and with 401, is ours.
-
 _basic = partial(ErrorType, 401, headers={"WWW-Authenticate": "Basic"})
 NO_CLIENT = _basic("MISSING_CREDENTIALS", "Send the client's id and secret as Authorization: Basic.")
 WRONG_CLIENT = _basic("INVALID_CREDENTIALS", "The client is unknown or revoked, or its secret wrong.")
@@ -105,7 +102,6 @@ ENDED_SESSION = _session("REQUEST_FAILED.SessionToken.Expired", "The session is 
 
 # The caller may not do this, or not now. A refused login does not say which part was wrong; a locked one has the same
 # code, so that a client that reads only codes stops trying.
-
 LOGIN_REFUSED = ErrorType(400, "LOGIN_REFUSED", "The user name or the password is wrong; check both.")
 LOGIN_LOCKED = ErrorType(400, "LOGIN_REFUSED", "Too many failed logins; wait for {seconds} seconds.", _WAIT)
 _denied = partial(ErrorType, 403, "INVALID_ACCESS")
@@ -119,11 +115,9 @@ TOO_MANY_STREAMS = ErrorType(
 )
 
 # The service cannot do it.
-
-QUOTA_REACHED = ErrorType(
-    507, "QUOTA_REACHED", "The account has {}, which is its quota; nothing was saved. Deliver them first."
-)
-STORE_FULL = ErrorType(507, "STORE_FULL", "The store is full and nothing was saved; contact the operator.")
+_full = partial(ErrorType, 507)
+QUOTA_REACHED = _full("QUOTA_REACHED", "The account has {}, which is its quota; nothing was saved. Deliver them first.")
+STORE_FULL = _full("STORE_FULL", "The store is full and nothing was saved; contact the operator.")
 _unavailable = partial(ErrorType, 503, headers=_RETRY)
 STORE_UNAVAILABLE = _unavailable(
     "STORE_UNAVAILABLE", "The store is unavailable; send the same request again, with the same keys."

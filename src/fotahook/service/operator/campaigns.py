@@ -13,7 +13,7 @@ from ...contract.messages import FAILED, FINAL_RANK, place
 from ...store import views
 from ...store.ledger import LedgerCampaign, LedgerDevice, LedgerReport, storable
 from ...store.records import Message, MessageFilter
-from ...store.views import to_datetime, to_datetime_or_none
+from ...store.views import to_datetime_or_none
 from .. import errors, requests
 from ..requests import Params, Time
 from ..routing import Call, Endpoint
@@ -198,13 +198,11 @@ async def search(call: Call) -> operator.Found:
             messages, _ = await read_page(partial(store.messages, names[0], matching), None, FOUND)
         elif names is None or names:
             messages, _ = await read_page(partial(store.search_messages, matching, among=names), None, FOUND)
+    read = partial(views.read, operator.FoundDevice)
     return operator.Found(
         accounts=accounts,
         messages=[views.message_state(one) for one in messages],
-        devices=[
-            operator.FoundDevice(one.account, one.campaign, one.device, one.status, to_datetime(one.at))
-            for one in devices
-        ],
+        devices=[read(asdict(one), campaign_id=one.campaign, device_id=one.device) for one in devices],
         campaigns=[operator.CampaignState(account=one.account, campaign_id=one.campaign) for one in named],
     )
 
