@@ -106,7 +106,10 @@ class Listener:
 
     def metrics(self) -> str:
         """Metrics in Prometheus' text format, which GET /metrics returns too, to this machine alone."""
-        return self._watch.exposition()
+        return "".join(
+            f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}\n{name} {value:g}\n"
+            for name, value in self._watch.metrics.items()
+        )
 
     def sender(self) -> SenderReport:
         """What the sender did in the last day."""
@@ -121,17 +124,12 @@ class Listener:
 
         Returns how much came into the inbox. FotahookError as from the client; called again, it goes on from there.
         """
-        store = await self._inbox.store()
-        reconciler = Reconciler(store, client, self.request_handler.consumers, self.settings.clock)
-        if campaign_id is None:
-            return await reconciler.everything(account)
-        return await reconciler.campaign(account, campaign_id)
+        store, choose = await self._inbox.store(), self.request_handler.consumers
+        reconciler = Reconciler(store, client, choose, self.settings.clock)
+        return await (reconciler.everything(account) if not campaign_id else reconciler.campaign(account, campaign_id))
 
     def configure(self, *, verification: Verification | None = None, **changes: object) -> None:
-        """Replace those of the `settings` that are not None; of a verification, each part that is set.
-
-        ValueError and TypeError as for the constructor, with nothing replaced. RuntimeError once the inbox is open.
-        """
+        """Replace those `settings` that are not None, of a verification each part that is set; all or nothing."""
         self._check_not_running()
         changes = {name: value for name, value in changes.items() if value is not None}
         if verification is not None:
@@ -204,7 +202,7 @@ class Listener:
     ) -> int:
         """Redeliver an account's messages in a state that were received from `since` until `until` (Unix seconds).
 
-        Returns how many there are. They are redelivered in small batches; with `dry_run`, they are only counted.
+        Returns how many there are; with `dry_run`, they are only counted.
         """
         store = await self._inbox.store()
         return await store.redeliver_all(account, state, since=since, until=until, dry_run=dry_run)
@@ -250,10 +248,9 @@ class Listener:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Listener"]:
-        """Open the inbox and deliver its messages; on exit, wait for running attempts and close it.
+        """Open the inbox and deliver its messages; on exit, wait for running attempts and close it. StoreError.
 
-        The app's lifespan does the same; use this where the host sends no lifespan events. StoreError says what is
-        wrong with the inbox.
+        The app's lifespan does the same; use this where the host sends no lifespan events.
         """
         await self._inbox.open()
         try:

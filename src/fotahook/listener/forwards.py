@@ -23,14 +23,14 @@ from .settings import Settings
 _LOOPBACK: Final = parse_networks(("127.0.0.0/8", "::1/128"))
 
 
-class Forward(msgspec.Struct, frozen=True, kw_only=True):
+class Forward(msgspec.Struct, frozen=True):
     """One receiver and the messages it gets; None means all."""
 
     url: str
-    types: frozenset[str] | None
-    accounts: frozenset[str] | None
     consumer: str
     """The name of its lanes. It depends only on the URL, so that unsent messages wait for it across restarts."""
+    types: frozenset[str] | None
+    accounts: frozenset[str] | None
 
     def networks(self, allowed: tuple[Network, ...]) -> tuple[Network, ...]:
         """The networks it may be sent to: loopback only if the URL names this machine. ValueError if it is in none."""
@@ -64,12 +64,10 @@ class Forwards:
         """Add a forward; its consumer. ValueError for an invalid URL. Forwards with the same URL share their lanes."""
         if (why := url_refusal(validation.text("url", url), allow_http=True, allowed=EVERYWHERE)) is not None:
             raise ValueError(f"a forward to {url!r}: {why}")
-        wanted = {
-            name: None if given is None else frozenset(validation.texts(name, given))
-            for name, given in (("types", types), ("accounts", accounts))
-        }
+        pairs = (("types", types), ("accounts", accounts))
+        wanted = [None if given is None else frozenset(validation.texts(name, given)) for name, given in pairs]
         consumer = f"forward:{hashlib.sha256(url.encode()).hexdigest()[:16]}"
-        self._forwards.append(Forward(url=url, consumer=consumer, **wanted))
+        self._forwards.append(Forward(url, consumer, *wanted))
         return consumer
 
     @property

@@ -88,12 +88,13 @@ class Inbox:
         messages, waiting = zip(*self._arrived.pop(loop), strict=True)
         results: Sequence[Accepted | BaseException]
         try:
-            results = await self._store(messages)
+            results = await self._store(*messages)
         except Exception as error:
             results = [error] * len(messages)
             if len(messages) > 1 and not isinstance(error, StoreUnavailable):
                 # One of them was refused, and fails alone.
-                results = await asyncio.gather(*map(self._store_one, messages), return_exceptions=True)
+                alone = await asyncio.gather(*map(self._store, messages), return_exceptions=True)
+                results = [one if isinstance(one, BaseException) else one[0] for one in alone]
         for future, result in zip(waiting, results, strict=True):
             if future.done():  # its caller was cancelled meanwhile
                 continue
@@ -102,10 +103,7 @@ class Inbox:
             else:
                 future.set_result(result)
 
-    async def _store_one(self, message: NewMessage) -> Accepted:
-        return (await self._store([message]))[0]
-
-    async def _store(self, messages: Sequence[NewMessage]) -> list[Accepted]:
+    async def _store(self, *messages: NewMessage) -> list[Accepted]:
         error, deadline = None, self.settings.accept_deadline
         try:
             with deadline:

@@ -33,12 +33,9 @@ _HOUR: Final = 3600.0
 _HOURS: Final = 24
 _MANY: Final = 200
 """Combinations that are told apart in one hour; a sender can invent any number of user agents."""
-_NAME_LIMIT: Final = 100
 _ANSWERED: Final = ("answers", "seconds", "addresses", "agents")
 """The kinds of facts that are counted of an answer. Of the last two there can be any number of names."""
 
-_Facts: TypeAlias = tuple[str, ...]
-"""The names of `_ANSWERED` that are counted together, or an event."""
 Event: TypeAlias = Literal["former_path", "former_password", "late", "repaired"]
 """Late: a message all of whose statuses were known, or overtaken by later ones. Repaired: a status from a report."""
 
@@ -62,7 +59,7 @@ class SenderCounts:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._begun = clock()
-        self._hours: deque[tuple[float, Counter[_Facts]]] = deque(maxlen=_HOURS + 1)
+        self._hours: deque[tuple[float, Counter[tuple[str, ...]]]] = deque(maxlen=_HOURS + 1)
 
     def answered(self, answer: str, address: str, agent: str, begun: float) -> None:
         now = self._clock()
@@ -71,13 +68,13 @@ class SenderCounts:
     def happened(self, event: Event, times: int = 1) -> None:
         self._add(self._clock(), (event,), times)
 
-    def _add(self, now: float, facts: _Facts, times: int = 1) -> None:
+    def _add(self, now: float, facts: tuple[str, ...], times: int = 1) -> None:
         hour = now // _HOUR
         if not self._hours or self._hours[-1][0] != hour:
             self._hours.append((hour, Counter()))
         counts = self._hours[-1][1]
         if facts not in counts:
-            known = ("others", "others") if len(counts) >= _MANY else [name[:_NAME_LIMIT] for name in facts[2:]]
+            known = ("others", "others") if len(counts) >= _MANY else [name[:100] for name in facts[2:]]
             facts = (*facts[:2], *known) if len(facts) > 1 else facts
         counts[facts] += times
 
@@ -114,12 +111,6 @@ class Watch:
         note = delivery.note
         if note is not None and note.stale and not delivery.attempts and lease.consumer == HANDLERS:
             self._counts.happened("late")
-
-    def exposition(self) -> str:
-        return "".join(
-            f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}\n{name} {value:g}\n"
-            for name, value in self.metrics.items()
-        )
 
     async def run(self, store: Store) -> None:
         self._received_at = self._clock()
@@ -185,8 +176,8 @@ class Watch:
             self._raised[name] = last is not None and last.type == _KIND + "raised"
         if self._raised.get(name, False) == is_raised:
             return
-        change = "raised" if is_raised else "cleared"
-        log.log(logging.ERROR if is_raised else logging.INFO, "alarm %s %s: %s", name, change, text)
+        level, change = (logging.ERROR, "raised") if is_raised else (logging.INFO, "cleared")
+        log.log(level, "alarm %s %s: %s", name, change, text)
         if self.alarm_consumer is not None:
             kind = _KIND + change
             at = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds")
