@@ -8,7 +8,7 @@ import pytest
 
 from fotahook import CallbackMessage, Listener
 from fotahook.listener import receive
-from fotahook.listener.verification import Verification
+from fotahook.listener.intake import Verification
 from fotahook.store import open_store
 from tests.deadlines import DEADLINE
 

@@ -17,8 +17,7 @@ from fotahook.contract import signing
 from fotahook.contract.errors import WebhookRejected
 from fotahook.contract.keys import account_signing_seed, signing_seed
 from fotahook.contract.messages import parse_message
-from fotahook.listener.intake import BODY_LIMIT, DEDUPE_WINDOW, noted, read_headers, receive, unwrap
-from fotahook.listener.verification import Verification
+from fotahook.listener.intake import BODY_LIMIT, DEDUPE_WINDOW, Verification, noted, read_headers, receive, unwrap
 from fotahook.store import SqliteStore
 from fotahook.store.records import NewMessage, Note
 

@@ -168,7 +168,7 @@ async def test_it_waits_when_the_service_asks_for_it_and_gives_up_in_the_end(
     listener = make()
     async with listener.running():
         store = await listener._inbox.store()
-        reconciler = Reconciler(store, client, listener.request_handler.consumers, lambda: NOW, sleep=sleep)
+        reconciler = Reconciler(store, client, listener.request_handler.consumers, lambda: NOW, sleep)
         await reconciler.campaign(ACCOUNT, "c-1")
         assert [wait for wait in waits if wait] == [60.0, 120.0, 3600.0]
         campaign.before_page = lambda last: respond(429)

@@ -11,7 +11,7 @@ from fotahook.contract.addresses import parse_networks, sender_address
 from fotahook.contract.errors import WebhookRejected
 from fotahook.contract.messages import CallbackMessage
 from fotahook.listener import THINGSPACE_SOURCES
-from fotahook.listener.verification import Verification
+from fotahook.listener.intake import Verification
 
 from .conftest import NOW, PROGRESS, SECRET, SEED, by_hmac, rich_text
 

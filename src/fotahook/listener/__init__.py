@@ -6,10 +6,9 @@ from fotahook.store.ledger import LedgerDevice
 from .app import Listener
 from .handlers import Context, Handler
 from .inbox import DeadLetter
-from .intake import receive, unwrap
+from .intake import THINGSPACE_SOURCES, Verification, receive, unwrap
 from .ledger import Ledger
 from .settings import ForwardSettings, Settings
-from .verification import THINGSPACE_SOURCES, Verification
 
 __all__ = [
     "THINGSPACE_SOURCES",

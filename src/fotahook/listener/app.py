@@ -22,12 +22,11 @@ from . import ledger, validation
 from .forwards import Forwards
 from .handlers import HandlerT, Router
 from .inbox import DeadLetter, Inbox, dead_letters
-from .intake import BODY_LIMIT, BODY_TOO_LONG, DEDUPE_WINDOW
+from .intake import BODY_LIMIT, BODY_TOO_LONG, DEDUPE_WINDOW, Basic, Verification
 from .ledger import Ledger, Reconciler
 from .registration import OVERLAP_SECONDS, former_paths
 from .requests import NOT_FOUND, RequestHandler, Response
 from .settings import ACCEPT_SECONDS, FORWARDING, SCHEDULE, ForwardSettings, ReportClient, Settings
-from .verification import Basic, Verification
 from .watch import SenderReport, Watch
 
 if TYPE_CHECKING:
@@ -161,7 +160,7 @@ class Listener:
 
     def on_any(self, handler: HandlerT) -> HandlerT:
         """Register a handler for every message."""
-        return self._router.add(handler)
+        return self._router.add(handler, None, None, None)
 
     def forward(self, url: str, types: Iterable[str] | None = None, accounts: Iterable[str] | None = None) -> None:
         """Send messages on to another receiver: those of some types and accounts, or all of them.

@@ -82,12 +82,7 @@ class Router:
         return len(self._routes)
 
     def add(
-        self,
-        handler: HandlerT,
-        kind: str | None = None,
-        status: str | None = None,
-        account: str | None = None,
-        failed: bool | None = None,
+        self, handler: HandlerT, kind: str | None, status: str | None, account: str | None, failed: bool | None = None
     ) -> HandlerT:
         """Register a handler. TypeError if it cannot be called with a message, or with a message and a context."""
         called = getattr(handler, "__call__", None)  # noqa: B004  # of an object

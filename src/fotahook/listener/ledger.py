@@ -8,6 +8,7 @@ import contextlib
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
@@ -23,9 +24,8 @@ from fotahook.store.ledger import LedgerCampaign, LedgerDevice, storable
 from fotahook.store.records import NewMessage
 
 from . import validation
-from .intake import HANDLERS, ChooseConsumers, receive
+from .intake import HANDLERS, ChooseConsumers, Verification, receive
 from .settings import ReportClient
-from .verification import Verification
 
 log = logging.getLogger("fotahook.listener")
 
@@ -108,19 +108,15 @@ def end_of(day: str) -> float:
     return (datetime.combine(date.fromisoformat(day), time(tzinfo=UTC)) + timedelta(days=1, hours=12)).timestamp()
 
 
+@dataclass(frozen=True)
 class Reconciler:
     """Reads reports and repairs the ledger of an inbox. What was read is kept, so that it goes on after an error."""
 
-    def __init__(
-        self,
-        store: Store,
-        client: ReportClient,
-        choose: ChooseConsumers,
-        clock: Callable[[], float],
-        *,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-    ) -> None:
-        self._store, self._client, self._choose, self._clock, self._sleep = store, client, choose, clock, sleep
+    _store: Store
+    _client: ReportClient
+    _choose: ChooseConsumers
+    _clock: Callable[[], float]
+    _sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
 
     async def everything(self, account: str | None = None) -> int:
         """Reconcile each campaign, of an account or of all, that is not over for a week; how much was repaired.

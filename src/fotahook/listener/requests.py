@@ -18,9 +18,8 @@ from fotahook.store.records import Accepted, NewMessage, StoreError, StoreFull, 
 from .forwards import Forwards
 from .handlers import Router
 from .inbox import NotHandling
-from .intake import BODY_LIMIT, BODY_TOO_LONG, HANDLERS, USER_AGENT, read_headers, receive
+from .intake import BODY_LIMIT, BODY_TOO_LONG, FORWARDED_FOR, HANDLERS, USER_AGENT, read_headers, receive
 from .settings import HEALTH_PATH, Settings, is_secret_path
-from .verification import FORWARDED_FOR
 from .watch import Event, SenderCounts
 
 log = logging.getLogger("fotahook.listener")
@@ -37,6 +36,7 @@ _SHORT: Final = 6
 """Digits of a length that is below the limit in any case."""
 _CHALLENGE_LIMIT: Final = 128
 
+Failure: TypeAlias = WebhookRejected | StoreError
 Header: TypeAlias = tuple[bytes, bytes]
 ReadBody: TypeAlias = Callable[[Mapping[str, str], str | None], Awaitable[bytes]]
 """Returns the body of a request with these headers, from this peer; WebhookRejected says why there is none."""
@@ -206,12 +206,7 @@ class RequestHandler:
             log.info("messages still come with a %s that was replaced (%d since the last such line)", what, 1 + more)
 
     def _failed(
-        self,
-        error: WebhookRejected | StoreError,
-        headers: Mapping[str, str],
-        peer: str | None,
-        begun: float,
-        *extra: Header,
+        self, error: Failure, headers: Mapping[str, str], peer: str | None, begun: float, *extra: Header
     ) -> Response:
         # Any other store error concerns only this message.
         if isinstance(error, StoreFull | StoreUnavailable):
@@ -251,7 +246,7 @@ class RequestHandler:
         return (HANDLERS, *forwards) if len(self.router) or not forwards else forwards
 
 
-def _error_response(error: WebhookRejected | StoreError, *headers: Header) -> Response:
+def _error_response(error: Failure, *headers: Header) -> Response:
     if isinstance(error, WebhookRejected):
         # `fotahook listen` sends the same code when its server gives up on a slow body before the app does.
         code = "REQUEST_TIMEOUT" if error.status == HTTPStatus.REQUEST_TIMEOUT else "MESSAGE_REFUSED"

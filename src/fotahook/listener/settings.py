@@ -18,8 +18,7 @@ from fotahook.store import sqlite_path
 from fotahook.store.key_file import read_or_make_key
 
 from . import validation
-from .intake import DEDUPE_WINDOW
-from .verification import Verification
+from .intake import DEDUPE_WINDOW, Verification
 
 ReportClient: TypeAlias = Client | AsyncClient
 """Reads ThingSpace's reports."""

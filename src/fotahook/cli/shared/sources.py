@@ -22,7 +22,7 @@ from .output import Json, note
 if TYPE_CHECKING:
     from asyncio import Runner
 
-    from fotahook.listener.inbox_messages import InboxMessages
+    from fotahook.listener.inbox import InboxMessages
     from fotahook.store import Store
     from fotahook.store.records import Retention
 
@@ -96,7 +96,7 @@ class Source(Remote):
                 yield client
             return
         # Commands about a service do not wait for stores to load.
-        from fotahook.listener.inbox_messages import InboxMessages
+        from fotahook.listener.inbox import InboxMessages
 
         with opened("--inbox", self.inbox) as (store, runner):
             yield InboxMessages(store, runner)
