@@ -410,6 +410,23 @@ async def test_a_message_that_cannot_be_stored_is_an_error(
     assert seen.items == []
 
 
+async def test_a_message_that_finds_no_room_fails_alone(make: Make) -> None:
+    """Messages that arrive together are stored together."""
+    listener = make()
+    async with listener.running():
+        handling = await listener._inbox.open()
+        assert isinstance(handling.store, SqliteStore)
+
+        def leave_little_room(db: sqlite3.Connection) -> None:
+            (pages,) = db.execute("pragma page_count").fetchone().values()
+            db.execute(f"pragma max_page_count = {pages + 30}")
+
+        await handling.store._writer.run(leave_little_room)
+        bodies = (b"1", b'"' + b"x" * 500_000 + b'"', b"2")
+        answers = await asyncio.gather(*(request(listener, body) for body in bodies))
+    assert [answer.status for answer in answers] == [200, 507, 200]
+
+
 async def test_an_inbox_that_is_away_is_tried_until_it_is_back(make: Make, tmp_path: Path) -> None:
     """ThingSpace sends a message that was answered with 503 once more at most."""
     (tmp_path / "inbox.db").mkdir()

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import accumulate, takewhile
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -13,9 +14,11 @@ import msgspec
 from fotahook.contract.errors import ApiException
 from fotahook.contract.exchange import Headers, Reply
 from fotahook.contract.operator import Attempt, MessageState, Redelivered
-from fotahook.delivery import DeadlineExceeded, Deliver, Dispatcher, Outcome, Rules, Timings, run_maintenance
+from fotahook.delivery import Deliver, Dispatcher, Outcome, Rules, Timings, run_maintenance
 from fotahook.store import Store, open_store, records
 from fotahook.store.base import StoreHealth
+from fotahook.store.batcher import GATHERING_TURNS, LIMIT
+from fotahook.store.group_commit import LARGE_BYTES
 from fotahook.store.key_file import check_key
 from fotahook.store.records import SCAN_LIMIT, Accepted, NewMessage, StoreError, StoreFull, StoreUnavailable
 from fotahook.store.views import message_state
@@ -33,8 +36,8 @@ IN_FLIGHT: Final = 8
 _RETRY_SECONDS: Final = 0.1
 _DAY: Final = 86400.0
 
-Arrived: TypeAlias = list[tuple[NewMessage, asyncio.Future[Accepted]]]
-"""Messages, each with the future of who waits for it."""
+Arrived: TypeAlias = tuple[NewMessage, asyncio.Future[Accepted], float]
+"""A message, the future of who waits for it, and when it arrived."""
 
 
 class NotHandling(StoreError):
@@ -66,64 +69,76 @@ class Inbox:
     wrap_deliver: Callable[[Deliver], Deliver] = lambda deliver: deliver
     _opening: asyncio.Task[OpenInbox] | None = field(default=None, init=False)
     _closing: bool = field(default=False, init=False)
-    _arrived: dict[asyncio.AbstractEventLoop, Arrived] = field(default_factory=dict, init=False)
-    """Messages of the current turn of each event loop."""
-    _storing: set[asyncio.Task[None]] = field(default_factory=set, init=False)
+    _arrived: dict[asyncio.AbstractEventLoop, tuple[list[Arrived], asyncio.Task[None]]] = field(
+        default_factory=dict, init=False
+    )
+    """The messages to store in each event loop, and the task that stores them."""
 
     @property
     def in_use(self) -> bool:
         return self._opening is not None
 
     async def accept(self, message: NewMessage) -> Accepted:
-        """Store a message; on return it is on disk. StoreError, within the deadline, if it is not.
+        """Store a message; on return it is on disk. StoreError, within the time limit, if it is not.
 
-        Messages that arrive in the same turn of the event loop share one deadline and one call of the store.
+        Messages that arrive while others are stored are stored next, with one call of the store.
         """
         loop = asyncio.get_running_loop()
-        if (arrived := self._arrived.get(loop)) is None:
-            arrived = self._arrived[loop] = []
-            task = loop.create_task(self._store_arrived(loop))
-            self._storing.add(task)
-            task.add_done_callback(self._storing.discard)
+        if loop not in self._arrived:
+            arrived: list[Arrived] = []
+            self._arrived[loop] = arrived, loop.create_task(self._store_arrived(loop, arrived))
         stored: asyncio.Future[Accepted] = loop.create_future()
-        arrived.append((message, stored))
+        self._arrived[loop][0].append((message, stored, loop.time()))
         return await stored
 
-    async def _store_arrived(self, loop: asyncio.AbstractEventLoop) -> None:
-        messages, waiting = zip(*self._arrived.pop(loop), strict=True)
-        results: Sequence[Accepted | BaseException]
+    async def _store_arrived(self, loop: asyncio.AbstractEventLoop, arrived: list[Arrived]) -> None:
         try:
-            results = await self._store(*messages)
-        except Exception as error:
-            results = [error] * len(messages)
-            if len(messages) > 1 and not isinstance(error, StoreUnavailable):
-                # One of them was refused, and fails alone.
-                alone = await asyncio.gather(*map(self._store, messages), return_exceptions=True)
-                results = [one if isinstance(one, BaseException) else one[0] for one in alone]
-        for future, result in zip(waiting, results, strict=True):
-            if future.done():  # its caller was cancelled meanwhile
-                continue
-            if isinstance(result, BaseException):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
+            while arrived:
+                # Each turn of the loop may bring more: else the first would be stored alone.
+                seen, turns = 0, GATHERING_TURNS
+                while len(arrived) > seen and turns > 0:
+                    seen, turns = len(arrived), turns - 1
+                    await asyncio.sleep(0)
+                weights = accumulate(1 + len(message.body) // LARGE_BYTES for message, _, _ in arrived)
+                count = max(1, sum(1 for _ in takewhile(LIMIT.__ge__, weights)))
+                messages, waiting, times = zip(*arrived[:count], strict=True)
+                del arrived[:count]
+                results = await self._store(messages, times[0] + self.settings.accept_timeout)
+                for future, result in zip(waiting, results, strict=True):
+                    if future.done():  # its caller was cancelled meanwhile
+                        continue
+                    if isinstance(result, BaseException):
+                        future.set_exception(result)
+                    else:
+                        future.set_result(result)
+        finally:
+            del self._arrived[loop]
 
-    async def _store(self, *messages: NewMessage) -> list[Accepted]:
-        error, deadline = None, self.settings.accept_deadline
+    async def _store(self, messages: Sequence[NewMessage], until: float) -> Sequence[Accepted | BaseException]:
+        """Store messages until a time of the event loop; for each what it returned, or the error."""
+        failure: Exception | None = None
         try:
-            with deadline:
+            async with asyncio.timeout_at(until):
                 while True:
                     try:
                         inbox = self._opened()
                         store = await self.store() if inbox is None else inbox.store
                         return await store.accept(messages)
-                    except StoreUnavailable as unavailable:
+                    except StoreUnavailable as error:
+                        failure = error
                         if self._closing:
-                            raise
-                        error = unavailable
+                            break
                     await asyncio.sleep(_RETRY_SECONDS)
-        except DeadlineExceeded as late:
-            raise error or StoreUnavailable(f"the inbox did not respond within {deadline.seconds:g} s") from late
+        except TimeoutError:
+            late = f"the inbox did not respond within {self.settings.accept_timeout:g} s"
+            failure = failure or StoreUnavailable(late)
+        except Exception as error:
+            failure = error
+            if len(messages) > 1:
+                # One of them was refused, and fails alone.
+                alone = [await self._store([message], until) for message in messages]
+                return [result for (result,) in alone]
+        return [failure] * len(messages)
 
     async def check(self) -> StoreError | None:
         """What is wrong with the inbox. None if nothing is, or if it is not open: only a message opens it."""

@@ -161,9 +161,7 @@ class Verification(Masked, frozen=True, kw_only=True):
         for secrets, public_keys, certain in keys:
             if secrets or public_keys:
                 try:
-                    signing.verify(
-                        headers, body, secrets=secrets, public_keys=public_keys, now=now, tolerance=self.tolerance
-                    )
+                    signing.verify(headers, body, secrets=secrets, public_keys=public_keys, now=now)
                     return certain
                 except signing.SignatureRefused as error:
                     refusal = str(error)
@@ -181,8 +179,9 @@ class Verification(Masked, frozen=True, kw_only=True):
 
 def named_account(headers: Mapping[str, str]) -> str:
     """The account that a sender names in its headers; the empty string if it names none."""
-    named = unquote(headers.get("fotahook-account", ""))
-    return named if named and account_refusal(named) is None else ""
+    if not (named := headers.get("fotahook-account")):
+        return ""
+    return named if account_refusal(named := unquote(named)) is None else ""
 
 
 def _parse_basic(basic: Basic) -> tuple[tuple[str, str], ...]:
