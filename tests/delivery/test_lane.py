@@ -1,15 +1,18 @@
 """One lane, served from its lease to giving it back, on a real store with a virtual clock."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
-from fotahook.delivery import Outcome, Rules
+from fotahook.delivery import Dispatcher, Outcome, Rules
 from fotahook.delivery.places import FetchBudget
 from fotahook.delivery.stock import FETCH_SECONDS, FETCH_SECONDS_CAP
+from fotahook.store import open_store
 from fotahook.store.base import Store
-from fotahook.store.records import Delivery, Lease, Limits
+from fotahook.store.records import Delivery, Lease, Limits, NewMessage
 from tests.deadlines import DEADLINE
 from tests.store.conftest import ACCOUNT, URL, VirtualClock, lease_one
 
@@ -702,3 +705,25 @@ async def test_the_rate_limit_holds_across_turns(
     await serve()
     await accept(b"2")
     assert await store.due_in() == 10
+
+
+def test_a_pause_that_is_too_short_for_a_timer_drops_no_lane(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """uvloop has no timers below a millisecond."""
+
+    async def deliver_everything() -> int:
+        store = await open_store(f"sqlite:///{tmp_path}/store.db")
+        await store.register(ACCOUNT, URL, actor="test")
+        await store.set_limits(ACCOUNT, Limits(per_second=5000))
+        await store.accept([NewMessage(account=ACCOUNT, body=b"{}")] * 50)
+        dispatcher = Dispatcher(store, Receiver().deliver)
+        dispatching = asyncio.create_task(dispatcher.run())
+        async with asyncio.timeout(DEADLINE):
+            while pending := (await store.backlog()).pending:  # noqa: ASYNC110  # the store tells nobody
+                await asyncio.sleep(0)
+        dispatcher.stop()
+        await dispatching
+        await store.close()
+        return pending
+
+    assert uvloop.run(deliver_everything()) == 0
+    assert "dropped" not in caplog.text

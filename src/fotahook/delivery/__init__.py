@@ -10,13 +10,4 @@ from .outcomes import Outcome
 from .policy import Rules
 from .runtime import Deliver, Timings
 
-__all__ = [
-    "Deadline",
-    "DeadlineExceeded",
-    "Deliver",
-    "Dispatcher",
-    "Outcome",
-    "Rules",
-    "Timings",
-    "run_maintenance",
-]
+__all__ = ["Deadline", "DeadlineExceeded", "Deliver", "Dispatcher", "Outcome", "Rules", "Timings", "run_maintenance"]

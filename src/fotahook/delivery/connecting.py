@@ -17,8 +17,6 @@ STAGGER_SECONDS: Final = 0.25
 
 
 class Origin(NamedTuple):
-    """Where a connection leads."""
-
     tls: bool
     host: str
     port: int
@@ -116,7 +114,6 @@ async def open_socket(addresses: Sequence[str], port: int) -> socket.socket:
 
 
 async def connect_socket(address: str, port: int) -> socket.socket:
-    """A socket connected to an IP address."""
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)

@@ -38,10 +38,8 @@ class Post(Attempt):
     stage = "connect"
     """What is under way: ``dns``, ``connect``, ``response`` or ``body``."""
     sent = 0.0
-    """When the request was handed to the operating system."""
     first_byte: float | None = None
     reused = False
-    """Whether the request was sent on a kept connection."""
     afresh = False
     """Whether it is sent once more, on a connection of its own."""
     resent = False
@@ -220,7 +218,6 @@ class HttpClient:
         self._connect_timeout = connect_timeout
         self._proxy = proxy
         self._idle: dict[Origin, dict[Connection, None]] = {}
-        """The one used last is the last."""
         self._by_age = DeadlineQueue[Connection](IDLE_SECONDS, self._close)
         self.deadlines = DeadlineQueue[Post](timeout, Post.overdue)
         self._queue: list[Post] = []

@@ -104,7 +104,7 @@ class LaneWorker:
                     self._ending = True
                     self.retries = self.retries or self._pause_before_next() > 0
                     self._settling = self._run(self._settle(keep=0.0))
-                elif self._is_time_to_settle() or self._now() - self._refreshed_at >= self._refresh_seconds():
+                elif self._settles_in() <= 0:
                     self._settling = self._run(self._settle(keep=self._runtime.timings.lease))
             if self._attempts or self._waits:
                 self._set_alarm()
@@ -131,10 +131,11 @@ class LaneWorker:
     def _set_alarm(self) -> None:
         seconds = self._pause_before_next() or self._runtime.timings.renew
         if self._settling is None:
-            seconds = min(seconds, SETTLE_SECONDS if self._settlements else self._refresh_seconds())
+            seconds = min(seconds, self._settles_in())
         if self._has_room():
             seconds = min(seconds, self._stock.fetch_seconds)
-        now, alarm = self._loop.time(), self._alarm
+        # Shorter than a millisecond, it is no timer for uvloop.
+        seconds, now, alarm = max(0.001, seconds), self._loop.time(), self._alarm
         if alarm is None or not now < alarm.when() <= now + seconds:
             if alarm is not None:
                 alarm.cancel()
@@ -284,9 +285,10 @@ class LaneWorker:
 
     def _look_if_needed(self) -> None:
         """Look soon if there is anything to do but to start attempts."""
+        if self._looking:
+            return
         fetch = self._stock.may_have_more and self._fetching is None and self._is_short()
-        settle = self._settling is None and (len(self._settlements) == 1 or self._is_time_to_settle())
-        if fetch or settle or self._place is not None:
+        if fetch or (self._settling is None and (len(self._settlements) == 1 or self._settles_in() <= 0)):
             self._look_soon()
 
     def _on_attempt_end(self, attempt: Attempt) -> None:
@@ -341,19 +343,17 @@ class LaneWorker:
         promoted = any(one.state != "pending" and one.delivery.followed for one in self._settlements)
         return not (self._ready or self._stock.may_have_more or promoted) or not self._may_start(self._now())
 
-    def _is_time_to_settle(self) -> bool:
-        """Whether to write outcomes. Many together cost less, but the next message of a key waits for this one's."""
-        if not (settlements := self._settlements):
-            return False
-        enough = len(settlements) >= SETTLE_DELIVERIES or not self._attempts
-        late = self._now() - self._settled_at >= SETTLE_SECONDS
-        return enough or late or settlements[-1].delivery.ordering_key is not None
-
-    def _refresh_seconds(self) -> float:
-        """How old the lease may grow: attempts that are about to start need the callback as it is now."""
-        if self._place is not None:
+    def _settles_in(self) -> float:
+        """Seconds until outcomes are written: many together cost less, but the next message of a key waits for this
+        one's. Or until the lease is read afresh, early if attempts are about to start."""
+        settlements = self._settlements
+        if self._place is not None or (settlements and not self._attempts) or len(settlements) >= SETTLE_DELIVERIES:
             return 0.0
-        return TURN_SECONDS / 2 if self._ready and len(self._attempts) < self._window() else self._runtime.timings.renew
+        if settlements:
+            is_keyed = settlements[-1].delivery.ordering_key is not None
+            return 0.0 if is_keyed else self._settled_at + SETTLE_SECONDS - self._now()
+        starts = self._ready and len(self._attempts) < self._window()
+        return self._refreshed_at - self._now() + (TURN_SECONDS / 2 if starts else self._runtime.timings.renew)
 
     async def _settle(self, *, keep: float) -> None:
         """Write outcomes. A store that is away is tried again for as long as the lease lasts."""

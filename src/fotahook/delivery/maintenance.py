@@ -27,12 +27,9 @@ async def run_maintenance(
     """Run maintenance until cancelled. Deliveries can run between any two steps.
 
     A lane that is due only after `longest_wait` seconds was written while the clock was ahead, and is due now.
-
     Nothing is removed for its age until the clock has run steadily for ten minutes: it may be wrong from the start.
     """
-    watch = ClockWatch(monotonic, believed=False)
-    was_steady = False
-    forget_at = monotonic()
+    watch, was_steady, forget_at = ClockWatch(monotonic, believed=False), False, monotonic()
     while True:
         try:
             now = await store.now()
@@ -40,7 +37,8 @@ async def run_maintenance(
             if was_steady and not is_steady:
                 log.warning("the store's clock jumped: nothing old is removed until it is steady for ten minutes")
             was_steady = is_steady
-            await recall(store, JUMP_SECONDS if watch.went_back else longest_wait)
+            while found := await store.recall(JUMP_SECONDS if watch.went_back else longest_wait, _STEP):
+                log.warning("%d lanes waited for a time that the clock jumped back from: they are due now", found)
             more = await store.tidy(retention, now=now if is_steady else -math.inf)
             if is_steady and not more and monotonic() >= forget_at:
                 forget_at = monotonic() + _DAY
@@ -50,12 +48,6 @@ async def run_maintenance(
             more = False
         if not more:
             await asyncio.sleep(PAUSE_SECONDS)
-
-
-async def recall(store: Store, seconds: float) -> None:
-    """Make what would be due only after so long due now."""
-    while found := await store.recall(seconds, _STEP):
-        log.warning("%d lanes waited for a time that the clock jumped back from: they are due now", found)
 
 
 async def forget_reports(store: Store) -> None:

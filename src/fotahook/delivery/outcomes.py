@@ -52,7 +52,6 @@ FIXES: Final[Mapping[str, str]] = {
     "forward_missing": "The listener no longer has this forward: add it again; earlier attempts show its URL.",
     "internal_error": "fotahook itself failed on this message: see its log and report it.",
 }
-"""How to fix each error code."""
 
 _ENDPOINT_STATUSES: Final = frozenset({408, 429, 502, 503, 504, *range(520, 531)})
 """520 to 530 are how edge networks report an origin that they cannot reach."""

@@ -69,7 +69,6 @@ class Decision(Record, frozen=True, kw_only=True):
 
 
 def expired(delivery: Delivery, rules: Rules) -> bool:
-    """Whether a message has outlived its time to live."""
     return delivery.age >= rules.time_to_live
 
 

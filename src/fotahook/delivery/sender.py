@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import quote
 
 import msgspec
@@ -37,7 +37,6 @@ LANES: Final = 16_384
 """Lanes whose URL is parsed and vetted, and whose keys are derived, only once, as long as no more are in use."""
 CONNECT_TIMEOUT: Final = 5.0
 EXCERPT_LIMIT: Final = 1024
-"""Characters of a response that history keeps."""
 LOG_SECONDS: Final = 60.0
 """Between two log lines about this process's own trouble."""
 _FIXED_HEAD: Final = f"Content-Type: application/json\r\nUser-Agent: fotahook/{VERSION}\r\n"
@@ -83,12 +82,6 @@ class SenderSettings(Masked, frozen=True, kw_only=True):
     """Resolves names in place of the system's configuration."""
 
 
-class _Lane(NamedTuple):
-    target: Target
-    head: str
-    sign: signing.Sign
-
-
 class Sender:
     """Delivers to registered callbacks. An asynchronous context manager that owns its connections."""
 
@@ -127,16 +120,16 @@ class Sender:
             raise ValueError("http:// is only for services with --dev; register an https:// URL")
         return target_of(url, self._settings.allowed_networks)
 
-    def _make_lane(self, url: str, account: str, key_ids: tuple[str, ...]) -> _Lane:
+    def _make_lane(self, url: str, account: str, key_ids: tuple[str, ...]) -> tuple[Target, str, signing.Sign]:
         settings, target = self._settings, self._target(url)
-        secret_keys = [settings.secret_key, *([settings.previous_key] if settings.previous_key else [])]
+        secret_keys = [key for key in (settings.secret_key, settings.previous_key) if key]
         seeds = [account_signing_seed(each, account) for each in secret_keys]
         if settings.service_signature:
             seeds += [signing_seed(each) for each in secret_keys]
         keys = [account_signing_key(each, key_id) for each in secret_keys for key_id in key_ids]
         # Headers must be ASCII; account names need not be.
         head = f"{target.head}{_FIXED_HEAD}Fotahook-Account: {quote(account, safe='')}\r\n"
-        return _Lane(target, head, signing.signer(seeds=seeds, secrets=keys))
+        return target, head, signing.signer(seeds=seeds, secrets=keys)
 
     def deliver(self, lease: Lease, delivery: Delivery) -> Attempt:
         """Send the message's bytes to the lane's callback, with one POST."""
@@ -177,7 +170,8 @@ class Sender:
             if code == OUT_OF_FILES and self._monotonic() >= self._log_again_at:
                 self._log_again_at = self._monotonic() + LOG_SECONDS
                 log.error("no delivery can connect: %s. Raise the limit on open files (LimitNOFILE= of systemd)", found)
-            return Outcome(code=code, url=url, phases=phases, excerpt=_text(found), resent=resent)
+            excerpt = one_line(str(found), EXCERPT_LIMIT)
+            return Outcome(code=code, url=url, phases=phases, excerpt=excerpt, resent=resent)
         code = code_of_status(found.status)
         return Outcome(
             code=code,
@@ -211,13 +205,9 @@ def _excerpt(body: bytes) -> str:
     return one_line(body.decode("utf-8", "replace"), EXCERPT_LIMIT)
 
 
-def _text(error: Exception) -> str:
-    return one_line(str(error), EXCERPT_LIMIT)
-
-
 def _refused(url: str, error: Exception) -> Attempt:
-    refused = Attempt()
-    refused.end(Outcome(code=_code_of_error(error), url=url, phases={"total": 0.0}, excerpt=_text(error)))
+    refused, why = Attempt(), one_line(str(error), EXCERPT_LIMIT)
+    refused.end(Outcome(code=_code_of_error(error), url=url, phases={"total": 0.0}, excerpt=why))
     return refused
 
 

@@ -22,7 +22,6 @@ class Stock:
         self.ready: deque[Delivery] = deque()
         self.fetch_seconds = FETCH_SECONDS
         self.may_have_more = True
-        """Whether more may wait in the store."""
         self._sizes: dict[int, int] = {}
         """Bytes of those that are not settled, by number."""
         self._bytes = 0

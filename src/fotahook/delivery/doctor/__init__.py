@@ -18,8 +18,7 @@ from fotahook.contract.version import VERSION
 from fotahook.delivery.outcomes import DELIVERED, Outcome, failure_of
 from fotahook.delivery.sender import Sender, SenderSettings
 
-from .checks import Target, check_addresses, check_connection, check_port, check_url, failed, passed, warned
-from .tls import check_tls
+from .checks import Target, check_addresses, check_connection, check_port, check_tls, check_url, failed, passed, warned
 
 __all__ = ["Target", "check_receiver", "run_checks"]
 
