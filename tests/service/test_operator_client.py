@@ -127,6 +127,14 @@ async def test_the_given_limits_of_an_account_are_changed(call: Operator) -> Non
         await call("set_limits", ACCOUNT, changes_per_hour=-1)
 
 
+async def test_the_audit_log_is_read_in_pages(call: Operator) -> None:
+    await call("pause", ACCOUNT)
+    await call("resume", ACCOUNT)
+    newest = await call("audit", account=ACCOUNT, limit=1)
+    (before,) = (await call("audit", account=ACCOUNT, cursor=newest.cursor, limit=1)).entries
+    assert [newest.entries[0].action, before.action] == ["account.resume", "account.pause"]
+
+
 async def test_a_search_finds_messages_by_type_state_and_time(call: Operator) -> None:
     published = await call("publish", ACCOUNT, b'{"type": "a b"}')
     assert [one.id for one in (await call("search", published.id)).messages] == [published.id]

@@ -90,6 +90,19 @@ class _OperatorClient(BaseClient):
         return Listing(page_at, lambda page: page.accounts, cursor, options)
 
     @operation
+    async def audit(
+        self,
+        *,
+        account: str | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+        **options: Unpack[Options],
+    ) -> types.AuditPage:
+        """A page of the audit log, newest first: who changed what, when and from where."""
+        query = calls.query_string(account=account, cursor=cursor, limit=limit)
+        return await self._data(_call("GET", f"/v1/audit{query}", types.AuditPage), **options)
+
+    @operation
     async def set_limits(
         self,
         account: str,
