@@ -22,7 +22,6 @@ from .runtime import ClockWatch, Deliver, Runtime, Timings
 log = logging.getLogger("fotahook.delivery")
 
 POLL_SECONDS: Final = 1.0
-"""The longest that work stays unseen when its hint is lost."""
 LEASE_MARGIN: Final = 5.0
 STUCK_SECONDS: Final = 20.0
 """Longer than a store may take to answer: a dispatcher that has not leased for so long is stuck."""
@@ -168,7 +167,6 @@ class Dispatcher(Runtime):
             log.error("lane %s was dropped", worker.lease.account, exc_info=error)
 
     def on_recovered(self, lease: Lease) -> None:
-        """Wake the other lanes that wait for the same origin, a few at a time."""
         if lease.url is None:
             return
         place = origin(lease.url)

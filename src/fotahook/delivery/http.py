@@ -54,7 +54,6 @@ class Post(Attempt):
         self._client = client
 
     def note(self, phase: str, since: float) -> float:
-        """Note how long a phase took; the time now."""
         now = self._client.clock()
         self.phases[phase] = round((now - since) * 1000, 3)
         return now

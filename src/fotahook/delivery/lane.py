@@ -21,7 +21,6 @@ TURN_SECONDS: Final = 1.0
 STAY_SECONDS: Final = 5.0
 """The longest that a lane which always has more to send stays with one of several dispatchers: a new one gets lanes."""
 RETRY_SECONDS: Final = 0.5
-"""Pause before a store that is away is tried again."""
 SETTLE_DELIVERIES: Final = 64
 SETTLE_SECONDS: Final = 0.05
 """Outcomes are written when there are so many, or after so long, while other attempts run."""

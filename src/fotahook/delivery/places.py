@@ -19,7 +19,6 @@ SLOW_SECONDS: Final = 1.0
 NEW_SECONDS: Final = 0.1
 """An attempt of a new lane that takes longer counts with those of slow lanes: other new lanes have their turn."""
 SLOW_MEMORY_SECONDS: Final = 60.0
-"""How long a lane stays slow after its last slow attempt."""
 KNOWN_LIMIT: Final = 65_536
 FETCH_BYTES_IN_ALL: Final = 16 * 1024 * 1024
 """For the quick lanes, and again for all others."""

@@ -78,7 +78,6 @@ class Resolver:
         return known.addresses
 
     def close(self) -> None:
-        """End the queries under way."""
         for task in self._asking.values():
             task.cancel()
 

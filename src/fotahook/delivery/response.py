@@ -16,7 +16,6 @@ RECEIVED_LIMIT: Final = 512 * 1024
 """Bytes of a response in all, what frames its body included."""
 _HEAD_TOO_LONG: Final = f"the head of the response has more than {HEAD_LIMIT} bytes"
 _HEAD: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})[ \r\n].*?\r?\n\r?\n", re.DOTALL)
-"""A whole head, whatever its fields."""
 
 
 class Response(NamedTuple):

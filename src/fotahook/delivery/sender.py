@@ -38,7 +38,6 @@ LANES: Final = 16_384
 CONNECT_TIMEOUT: Final = 5.0
 EXCERPT_LIMIT: Final = 1024
 LOG_SECONDS: Final = 60.0
-"""Between two log lines about this process's own trouble."""
 _FIXED_HEAD: Final = f"Content-Type: application/json\r\nUser-Agent: fotahook/{VERSION}\r\n"
 _ERROR_CODES: Final = {
     BlockedAddress: "blocked_address",
@@ -73,7 +72,6 @@ class SenderSettings(Masked, frozen=True, kw_only=True):
     allow_http: bool = True
     """Whether plain http:// URLs are used: not those that a service registered while it ran with ``--dev``."""
     ca_file: Path | None = None
-    """Authorities trusted besides the system's."""
     client_cert: Path | None = None
     """Certificate and key (PEM, one file) shown to receivers that ask for one."""
     egress_proxy: str | None = None

@@ -116,7 +116,6 @@ def _body(target: Target, test: str) -> bytes:
 
 
 def _signed_headers(target: Target, test: str, body: bytes, now: float, *, attempt: int = 1) -> dict[str, str]:
-    """As of a delivery, with signatures of this body."""
     message_id, timestamp, key = f"doctor-{target.run_id}-{test}", int(now), target.sender.secret_key
     sign = signing.signer(
         seeds=(account_signing_seed(key, target.account), signing_seed(key)),
