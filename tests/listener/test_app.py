@@ -710,7 +710,7 @@ async def test_a_first_sender_that_goes_away_does_not_stop_the_opening_for_other
     second = asyncio.create_task(request(listener, b"2"))
     for _ in range(3):
         await asyncio.sleep(0)
-    assert listener._inbox.in_use
+    assert listener._inbox.opening is not None
     first.cancel()
     assert (await second).status == 200
     await listener._inbox.close()
@@ -806,11 +806,11 @@ async def test_the_lifespan_opens_and_closes_the_inbox(make: Make, seen: Seen) -
     listener.on_any(seen.add)
     events = lifespan(listener)
     assert await anext(events) == {"type": "lifespan.startup.complete"}
-    assert listener._inbox.in_use
+    assert listener._inbox.opening is not None
     await request(listener, PROGRESS)
     await seen.wait(1)
     assert await anext(events) == {"type": "lifespan.shutdown.complete"}
-    assert not listener._inbox.in_use
+    assert listener._inbox.opening is None
     assert await anext(events, None) is None
     assert len(seen.items) == 1
 

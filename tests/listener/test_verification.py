@@ -36,6 +36,14 @@ def test_verification_parses_keys() -> None:
     assert caught.value.status == 401
 
 
+def test_headers_without_a_signature_are_refused_before_the_body_is_read() -> None:
+    signed = Verification(secrets=(SECRET,))
+    signed.check_head(by_hmac(PROGRESS), None, NOW)
+    with pytest.raises(WebhookRejected, match="webhook-signature is missing") as caught:
+        signed.check_head({}, None, NOW)
+    assert caught.value.status == 401
+
+
 def test_an_account_in_front_makes_a_key_that_accounts_own() -> None:
     secret, public = signing.format_secret(SECRET), signing.format_public_key(SEED)
     parsed = Verification.parse(secrets=[secret, f"a=b={secret}", f"a=b={secret}"], public_keys=[f"ü={public}"])

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import trustme
 
+from fotahook.contract.messages import CallbackMessage
 from fotahook.delivery import Outcome
 from fotahook.delivery.maintenance import LEDGER_SECONDS, forget_reports
 from fotahook.listener import Listener
 from fotahook.listener.watch import ALARMS
 from fotahook.store.records import Delivery, Lease
 
-from .conftest import NOW, PROGRESS, Seen, request
+from .conftest import NOW, PROGRESS, Seen, request, stored
 from .test_ledger import ACCOUNT, Make, progress
 
 URL = "https://alarms.example.com/"
@@ -180,12 +181,14 @@ async def test_metrics_are_for_this_machine_alone(
     assert ("fotahook_repaired_total 0" in answer.body.decode()) == (status == 200)
 
 
-def test_no_sender_can_put_an_alarm_into_the_inbox(make: Make) -> None:
+async def test_no_sender_can_put_an_alarm_into_the_inbox(make: Make, inbox: str) -> None:
+    listener = make()
     body = json.dumps({"accountName": ALARMS, "type": "fotahook.alarm.raised"}).encode()
-    assert make().request_handler.read_message({"fotahook-account": "fotahook%2Falarms"}, body).account == ""
+    async with listener.running():
+        answer = await request(listener, body, headers={"fotahook-account": "fotahook%2Falarms"})
+    assert (await stored(inbox, answer.json["id"])).account == ""
 
 
-def test_no_message_goes_to_the_receiver_of_alarms(make: Make) -> None:
+async def test_no_message_goes_to_the_receiver_of_alarms(make: Make) -> None:
     listener = make(alarm_url=URL)
-    message = listener.request_handler.read_message({}, PROGRESS)
-    assert message.consumers == ("handlers",)
+    assert listener.request_handler.consumers("a-1", CallbackMessage()) == ("handlers",)

@@ -216,7 +216,8 @@ async def _listen(listener: Listener, options: ListenOptions, remote: Remote) ->
 @contextlib.asynccontextmanager
 async def _registered(registration: Registration, listener: Listener, options: ListenOptions) -> AsyncIterator[None]:
     # A proxy may rewrite the path.
-    if not listener.request_handler.matches_path(unquote(path := urlsplit(registration.url).path or "/")):
+    path = urlsplit(registration.url).path or "/"
+    if unquote(path).rstrip("/") != listener.settings.decoded_path:
         log.warning(
             "--public-url AND --path DIFFER: the service will send to %s, but messages are received at %s; "
             "unless a proxy rewrites the path, each is answered 404 and lost",

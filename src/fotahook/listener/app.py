@@ -16,12 +16,12 @@ from fotahook.contract.errors import WebhookRejected
 from fotahook.delivery import Deliver
 from fotahook.store import Store
 from fotahook.store.ledger import LedgerDevice
-from fotahook.store.records import StoreError
+from fotahook.store.records import MessageFilter, StoreError
 
 from . import ledger, validation
 from .forwards import Forwards
 from .handlers import HandlerT, Router
-from .inbox import DeadLetter, Inbox, dead_letters
+from .inbox import DeadLetter, Inbox
 from .intake import BODY_LIMIT, BODY_TOO_LONG, DEDUPE_WINDOW, Basic, Verification
 from .ledger import Ledger, Reconciler
 from .registration import OVERLAP_SECONDS, former_paths
@@ -181,7 +181,20 @@ class Listener:
 
     async def dead_letters(self, account: str, *, limit: int = 50) -> list[DeadLetter]:
         """Up to `limit` messages of an account that failed on every attempt, newest first, with their last failure."""
-        return await dead_letters(await self._inbox.store(), account, limit)
+        store, found, before = await self._inbox.store(), list[DeadLetter](), None
+        while True:
+            dead = MessageFilter(state="dead")
+            page = await store.messages(account, dead, before=before, limit=limit - len(found))
+            for listed in page.messages:
+                message, attempts = await store.message(listed.id), await store.attempts(listed.id)
+                assert message is not None  # rows are never deleted, so that repetitions stay known
+                # There is one: a message dies of a failed attempt, and attempts are kept.
+                last = [attempt for attempt in attempts if attempt.outcome != "delivered"][-1]
+                failure = last.excerpt or last.error_code or last.outcome
+                facts = (message.id, message.account, message.type, message.accepted_at, message.body)
+                found.append(DeadLetter(*facts, attempts=len(attempts), failure=failure))
+            if (before := page.next) is None or len(found) == limit:
+                return found
 
     async def redeliver(self, message_id: str) -> bool:
         """Deliver a message to its handlers and forwards again, starting from the first attempt.
@@ -242,7 +255,7 @@ class Listener:
         self._inbox.wrap_store, self._inbox.wrap_deliver = store, deliver
 
     def _check_not_running(self) -> None:
-        if self._inbox.in_use:
+        if self._inbox.opening is not None:
             raise RuntimeError("the listener is running: configure it before its first message")
 
     @contextlib.asynccontextmanager
@@ -264,7 +277,16 @@ class Listener:
             await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
             await send({"type": "http.response.body", "body": response.body})
         elif scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            await receive()
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    await stack.enter_async_context(self.running())
+                except (StoreError, ValueError, ImportError) as error:
+                    await send({"type": "lifespan.startup.failed", "message": f"the listener cannot start: {error}"})
+                    return
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+            await send({"type": "lifespan.shutdown.complete"})
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000, "reason": "send messages with POST"})
         else:
@@ -319,15 +341,3 @@ class Listener:
                         return b"".join(chunks)
         except TimeoutError as error:
             raise WebhookRejected(408, f"the body did not arrive within {deadline.seconds:g} s") from error
-
-    async def _lifespan(self, receive: "Receive", send: "Send") -> None:
-        await receive()
-        async with contextlib.AsyncExitStack() as stack:
-            try:
-                await stack.enter_async_context(self.running())
-            except (StoreError, ValueError, ImportError) as error:
-                await send({"type": "lifespan.startup.failed", "message": f"the listener cannot start: {error}"})
-                return
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-        await send({"type": "lifespan.shutdown.complete"})

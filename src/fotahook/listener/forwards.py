@@ -84,7 +84,6 @@ class Forwards:
         return tuple(dict.fromkeys(wanting))
 
     def public_key(self, account: str | None) -> str | None:
-        """The ``whpk_…`` key that verifies forwarded messages, or those of an account. None without forwards."""
         if not self._forwards:
             return None
         key = self.settings.forwarding.key(self.settings.inbox)

@@ -26,7 +26,7 @@ Handler = Callable[..., object]
 """``handler(message)`` or ``handler(message, context)``, plain or async. The return value is ignored."""
 HandlerT = TypeVar("HandlerT", bound=Handler)
 Returned: TypeAlias = tuple[object, BaseException | None]
-"""What a call in a thread returned or raised, of which a future cannot hold every exception."""
+"""What a call in a thread returned or raised: a future cannot hold every exception."""
 
 THREADS: Final = 32
 """Plain handlers that run at once. Others wait for a free thread; their time limit starts when they have one."""
@@ -59,8 +59,6 @@ class Context(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True, eq=False):
-    """A registered handler and the messages it gets; None matches everything."""
-
     handler: Handler
     name: str
     kind: str | None
@@ -72,8 +70,6 @@ class Route(msgspec.Struct, frozen=True, eq=False):
 
 
 class Router:
-    """The handlers of one listener, in the order of their registration."""
-
     def __init__(self) -> None:
         self._routes: list[Route] = []
         self._logged: set[str | None] = set()
@@ -84,11 +80,26 @@ class Router:
     def add(
         self, handler: HandlerT, kind: str | None, status: str | None, account: str | None, failed: bool | None = None
     ) -> HandlerT:
-        """Register a handler. TypeError if it cannot be called with a message, or with a message and a context."""
-        called = getattr(handler, "__call__", None)  # noqa: B004  # of an object
-        is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(called)
+        """Register a handler. TypeError if it cannot be called with a message, or with a message and a context.
+
+        It gets a context if its second argument is required, or is optional and has the name `context`.
+        """
+        if not callable(handler):
+            raise TypeError(f"a handler must be a function, not {handler!r}")
         name = getattr(handler, "__qualname__", repr(handler))
-        wants_context = _wants_context(handler, name)
+        if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+            raise TypeError(f"{name} is a generator function, which calling does not run: remove its yield")
+        try:
+            parameters = list(inspect.signature(handler).parameters.values())
+        except ValueError as error:
+            raise TypeError(f"the parameters of {name} are unknown; wrap it in a function of (message)") from error
+        positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+        required = [each for each in positional if each.default is each.empty]
+        keywords = [each for each in parameters if each.kind is each.KEYWORD_ONLY and each.default is each.empty]
+        if len(required) not in (1, 2) or keywords:
+            raise TypeError(f"a handler takes (message) or (message, context); {name} does not")
+        wants_context = len(required) == 2 or [each.name for each in positional[1:2]] == ["context"]
+        is_async = any(map(inspect.iscoroutinefunction, (handler, getattr(handler, "__call__", None))))  # noqa: B004
         self._routes.append(Route(handler, name, kind, status, account, failed, wants_context, is_async))
         return handler
 
@@ -131,8 +142,6 @@ class HandlerExited(Exception):
 
 
 class Invoker:
-    """Calls the handlers of a router. Belongs to one event loop; its dispatcher uses ``deliver``."""
-
     def __init__(
         self, router: Router, *, timeout: float, transaction: Callable[[Delivery], Transaction | None] = lambda _: None
     ) -> None:
@@ -185,7 +194,18 @@ class Invoker:
         if route.is_async:
             returned = route.handler(*arguments)
         else:
-            returned = await self._call_in_thread(route, arguments, context.id)
+            # A thread cannot be stopped: if the call of an earlier attempt still runs, this attempt takes its result.
+            key = (context.id, route)
+            running = self._overrunning.pop(key, None) or await self._threads.submit(route.handler, *arguments)
+            await asyncio.wait({running}, timeout=self._deadline.seconds)
+            if not running.done():
+                self._overrunning[key] = running
+                raise HandlerTimeout(f"still running after {self._deadline.seconds:g} s")
+            returned, raised = running.result()
+            if isinstance(raised, Exception):
+                raise raised
+            if raised is not None:
+                raise HandlerExited(f"raised {type(raised).__name__}") from raised
         if not inspect.isawaitable(returned):
             return
         try:
@@ -202,32 +222,9 @@ class Invoker:
                 raise
             raise HandlerExited(f"raised {type(error).__name__}") from error
 
-    async def _call_in_thread(self, route: Route, arguments: tuple[object, ...], message_id: str) -> object:
-        """What a plain handler returned.
-
-        A thread cannot be stopped from outside. If the call of an earlier attempt at the same message still runs, this
-        attempt waits for that call and takes its result instead of starting a second one beside it.
-        """
-        key = (message_id, route)
-        running = self._overrunning.pop(key, None) or await self._threads.submit(route.handler, *arguments)
-        await asyncio.wait({running}, timeout=self._deadline.seconds)
-        if not running.done():
-            self._overrunning[key] = running
-            raise HandlerTimeout(f"still running after {self._deadline.seconds:g} s")
-        returned, error = running.result()
-        if error is None:
-            return returned
-        if isinstance(error, Exception):
-            raise error
-        raise HandlerExited(f"raised {type(error).__name__}") from error
-
 
 class DaemonThreadPool:
-    """Up to `limit` threads, started as they are needed.
-
-    Unlike the threads of ``concurrent.futures``, daemon threads do not keep the process alive for a handler that never
-    returns.
-    """
+    """Unlike ``concurrent.futures``, it does not keep the process alive for a handler that never returns."""
 
     def __init__(self, limit: int) -> None:
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -271,21 +268,3 @@ class DaemonThreadPool:
         self._busy -= 1
         self._free.release()
         future.set_result(returned)
-
-
-def _wants_context(handler: Handler, name: str) -> bool:
-    """Whether a handler takes a second argument: a required one, or an optional one with the name `context`."""
-    if not callable(handler):
-        raise TypeError(f"a handler must be a function, not {handler!r}")
-    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
-        raise TypeError(f"{name} is a generator function, which calling does not run: remove its yield")
-    try:
-        parameters = list(inspect.signature(handler).parameters.values())
-    except ValueError as error:
-        raise TypeError(f"the parameters of {name} are unknown; wrap it in a function of (message)") from error
-    positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
-    required = [each for each in positional if each.default is each.empty]
-    keywords = [each for each in parameters if each.kind is each.KEYWORD_ONLY and each.default is each.empty]
-    if len(required) not in (1, 2) or keywords:
-        raise TypeError(f"a handler takes (message) or (message, context); {name} does not")
-    return len(required) == 2 or [each.name for each in positional[1:2]] == ["context"]

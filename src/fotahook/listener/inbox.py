@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import accumulate, takewhile
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -17,7 +16,7 @@ from fotahook.contract.operator import Attempt, MessageState, Redelivered
 from fotahook.delivery import Deliver, Dispatcher, Outcome, Rules, Timings, run_maintenance
 from fotahook.store import Store, open_store, records
 from fotahook.store.base import StoreHealth
-from fotahook.store.batcher import GATHERING_TURNS, LIMIT
+from fotahook.store.batcher import Batcher
 from fotahook.store.group_commit import LARGE_BYTES
 from fotahook.store.key_file import check_key
 from fotahook.store.records import SCAN_LIMIT, Accepted, NewMessage, StoreError, StoreFull, StoreUnavailable
@@ -36,8 +35,8 @@ IN_FLIGHT: Final = 8
 _RETRY_SECONDS: Final = 0.1
 _DAY: Final = 86400.0
 
-Arrived: TypeAlias = tuple[NewMessage, asyncio.Future[Accepted], float]
-"""A message, the future of who waits for it, and when it arrived."""
+Arrived: TypeAlias = tuple[NewMessage, float]
+"""A message and when it arrived."""
 
 
 class NotHandling(StoreError):
@@ -45,8 +44,6 @@ class NotHandling(StoreError):
 
 
 class OpenInbox(msgspec.Struct, frozen=True, kw_only=True):
-    """An open inbox. `resources` are all that must be closed."""
-
     store: Store
     health: StoreHealth
     dispatching: asyncio.Task[None] | None
@@ -67,78 +64,38 @@ class Inbox:
     """Seconds by which a lease is longer than its attempts, and by which closing waits longer for them."""
     wrap_store: Callable[[Store], Store] = lambda store: store
     wrap_deliver: Callable[[Deliver], Deliver] = lambda deliver: deliver
-    _opening: asyncio.Task[OpenInbox] | None = field(default=None, init=False)
+    opening: asyncio.Task[OpenInbox] | None = field(default=None, init=False)
     _closing: bool = field(default=False, init=False)
-    _arrived: dict[asyncio.AbstractEventLoop, tuple[list[Arrived], asyncio.Task[None]]] = field(
-        default_factory=dict, init=False
-    )
-    """The messages to store in each event loop, and the task that stores them."""
-
-    @property
-    def in_use(self) -> bool:
-        return self._opening is not None
+    _arrived: tuple[asyncio.AbstractEventLoop, Batcher[Arrived, Accepted]] | None = field(default=None, init=False)
 
     async def accept(self, message: NewMessage) -> Accepted:
-        """Store a message; on return it is on disk. StoreError, within the time limit, if it is not.
+        """Store a message; on return it is on disk. StoreError, within the time limit, if it is not."""
+        loop, arrived = asyncio.get_running_loop(), self._arrived
+        if arrived is None or arrived[0] is not loop:
+            arrived = self._arrived = loop, Batcher(self._store)
+        return await arrived[1].submit((message, loop.time()), weight=1 + len(message.body) // LARGE_BYTES)
 
-        Messages that arrive while others are stored are stored next, with one call of the store.
-        """
-        loop = asyncio.get_running_loop()
-        if loop not in self._arrived:
-            arrived: list[Arrived] = []
-            self._arrived[loop] = arrived, loop.create_task(self._store_arrived(loop, arrived))
-        stored: asyncio.Future[Accepted] = loop.create_future()
-        self._arrived[loop][0].append((message, stored, loop.time()))
-        return await stored
-
-    async def _store_arrived(self, loop: asyncio.AbstractEventLoop, arrived: list[Arrived]) -> None:
+    async def _store(self, arrived: Sequence[Arrived]) -> Sequence[Accepted | Exception]:
+        """Store messages within the time limit of the first; for each what was accepted, or the error."""
+        failure: StoreUnavailable | None = None
+        limit = self.settings.accept_timeout
         try:
-            while arrived:
-                # Each turn of the loop may bring more: else the first would be stored alone.
-                seen, turns = 0, GATHERING_TURNS
-                while len(arrived) > seen and turns > 0:
-                    seen, turns = len(arrived), turns - 1
-                    await asyncio.sleep(0)
-                weights = accumulate(1 + len(message.body) // LARGE_BYTES for message, _, _ in arrived)
-                count = max(1, sum(1 for _ in takewhile(LIMIT.__ge__, weights)))
-                messages, waiting, times = zip(*arrived[:count], strict=True)
-                del arrived[:count]
-                results = await self._store(messages, times[0] + self.settings.accept_timeout)
-                for future, result in zip(waiting, results, strict=True):
-                    if future.done():  # its caller was cancelled meanwhile
-                        continue
-                    if isinstance(result, BaseException):
-                        future.set_exception(result)
-                    else:
-                        future.set_result(result)
-        finally:
-            del self._arrived[loop]
-
-    async def _store(self, messages: Sequence[NewMessage], until: float) -> Sequence[Accepted | BaseException]:
-        """Store messages until a time of the event loop; for each what it returned, or the error."""
-        failure: Exception | None = None
-        try:
-            async with asyncio.timeout_at(until):
+            async with asyncio.timeout_at(arrived[0][1] + limit):
                 while True:
                     try:
-                        inbox = self._opened()
-                        store = await self.store() if inbox is None else inbox.store
-                        return await store.accept(messages)
+                        return await (await self.store()).accept([message for message, _ in arrived])
                     except StoreUnavailable as error:
                         failure = error
                         if self._closing:
                             break
                     await asyncio.sleep(_RETRY_SECONDS)
         except TimeoutError:
-            late = f"the inbox did not respond within {self.settings.accept_timeout:g} s"
-            failure = failure or StoreUnavailable(late)
+            failure = failure or StoreUnavailable(f"the inbox did not respond within {limit:g} s")
         except Exception as error:
-            failure = error
-            if len(messages) > 1:
-                # One of them was refused, and fails alone.
-                alone = [await self._store([message], until) for message in messages]
-                return [result for (result,) in alone]
-        return [failure] * len(messages)
+            # One of several was refused, and fails alone.
+            return [error] if len(arrived) == 1 else [(await self._store([each]))[0] for each in arrived]
+        assert failure is not None
+        return [failure] * len(arrived)
 
     async def check(self) -> StoreError | None:
         """What is wrong with the inbox. None if nothing is, or if it is not open: only a message opens it."""
@@ -157,7 +114,7 @@ class Inbox:
             raise StoreUnavailable(str(error)) from error
 
     def _opened(self) -> OpenInbox | None:
-        opening = self._opening
+        opening = self.opening
         if opening is None or self._closing or opening.get_loop() is not asyncio.get_running_loop():
             return None
         return opening.result() if _is_open(opening) else None
@@ -170,28 +127,28 @@ class Inbox:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             raise ValueError("it needs an event loop of asyncio, so choose another worker class than trio") from None
-        opening = self._opening
+        opening = self.opening
         if opening is None or opening.get_loop() is not loop:
             if opening is not None and not opening.get_loop().is_closed():
                 raise StoreUnavailable("the listener runs in another event loop")
-            opening = self._opening = loop.create_task(self._open(abandoned=opening))
+            opening = self.opening = loop.create_task(self._open(abandoned=opening))
         try:
             # Several messages may wait for this task; one that is cancelled must not cancel it for the others.
             return await asyncio.shield(opening)
         finally:
-            if self._opening is opening and opening.done() and not _is_open(opening):
-                self._opening = None
+            if self.opening is opening and opening.done() and not _is_open(opening):
+                self.opening = None
 
     async def close(self) -> None:
         """Wait for running attempts and close the store."""
-        opening, self._closing = self._opening, True
+        opening, self._closing = self.opening, True
         try:
             if opening is not None:
                 await asyncio.wait({opening})
                 if _is_open(opening):
                     await opening.result().resources.aclose()
         finally:
-            self._opening, self._closing = None, False
+            self.opening, self._closing = None, False
 
     async def _open(self, abandoned: "asyncio.Task[OpenInbox] | None") -> OpenInbox:
         if abandoned is not None and _is_open(abandoned):
@@ -291,26 +248,6 @@ class DeadLetter(msgspec.Struct, frozen=True):
     """Attempts by handlers and forwards together."""
     failure: str
     """The last failure: a handler's name and traceback, or what a forward answered."""
-
-
-async def dead_letters(store: Store, account: str, limit: int) -> list[DeadLetter]:
-    found: list[DeadLetter] = []
-    before: int | None = None
-    while True:
-        page = await store.messages(
-            account, records.MessageFilter(state="dead"), before=before, limit=limit - len(found)
-        )
-        for listed in page.messages:
-            message, attempts = await store.message(listed.id), await store.attempts(listed.id)
-            assert message is not None  # rows are never deleted, so that repetitions stay known
-            # There is one: a message dies of a failed attempt, and attempts are kept.
-            last = [attempt for attempt in attempts if attempt.outcome != "delivered"][-1]
-            failure = last.excerpt or last.error_code or last.outcome
-            facts = (message.id, message.account, message.type, message.accepted_at, message.body)
-            found.append(DeadLetter(*facts, attempts=len(attempts), failure=failure))
-        before = page.next
-        if before is None or len(found) == limit:
-            return found
 
 
 _REFUSALS: Final = {

@@ -103,12 +103,10 @@ class Verification(Masked, frozen=True, kw_only=True):
 
         hmac_keys = keys("secrets", secrets, signing.SECRET_PREFIX, signing.parse_secret)
         ed25519_keys = keys("public_keys", public_keys, signing.PUBLIC_PREFIX, signing.parse_public_key)
-        general = hmac_keys.pop("", ()), ed25519_keys.pop("", ())
-        accounts = hmac_keys | ed25519_keys
         return cls(
-            secrets=general[0],
-            public_keys=general[1],
-            account_keys={one: (hmac_keys.get(one, ()), ed25519_keys.get(one, ())) for one in accounts},
+            secrets=hmac_keys.pop("", ()),
+            public_keys=ed25519_keys.pop("", ()),
+            account_keys={one: (hmac_keys.get(one, ()), ed25519_keys.get(one, ())) for one in hmac_keys | ed25519_keys},
             sources=tuple(chain.from_iterable(parsed("sources", sources or (), networks))),
             trusted_proxies=parsed("trusted_proxies", trusted_proxies, lambda text: parse_networks((text,))[0]),
             basic=_parse_basic(basic),
@@ -138,12 +136,11 @@ class Verification(Masked, frozen=True, kw_only=True):
             if not is_within(address, self.sources):
                 text = f"the message came from {address}, which is in none of the allowed networks"
                 raise WebhookRejected(403, text)
-        if not self.signed:
-            return
-        try:
-            signing.check_headers(headers, now=now)
-        except signing.SignatureRefused as error:
-            raise WebhookRejected(401, str(error)) from error
+        if self.signed:
+            try:
+                signing.check_headers(headers, now=now)
+            except signing.SignatureRefused as error:
+                raise WebhookRejected(401, str(error)) from error
 
     def check_signature(self, headers: Mapping[str, str], body: bytes, now: float) -> bool:
         """Whether the message is from the account of its headers for sure: False if its key may sign for others too.
@@ -258,7 +255,15 @@ def receive(
     if message_id := headers.get("webhook-id"):
         key = f"id:{storable(message_id)}"
     elif dedupe_window > 0:
-        key, window = _content_key(body), dedupe_window
+        # Equal but for what ThingSpace changes between its tries. What not every reader takes is compared by its bytes.
+        try:
+            content = msgspec.json.decode(body.removeprefix(codecs.BOM_UTF8))
+            for name in _VARYING if isinstance(content, dict) else ():
+                content.pop(name, None)
+            content = _CANONICAL.encode(content)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            content = body
+        key, window = f"json:{hashlib.sha256(content).hexdigest()[:36]}", dedupe_window
     devices = {device.device_id for device in message.devices if device.device_id}
     # Messages about one device stay in order, and so do those about one campaign as a whole.
     kind, ordering_key = message.kind, devices.pop() if len(devices) == 1 else message.campaign_id
@@ -293,8 +298,7 @@ def verified(
         encoding = headers.get(CONTENT_ENCODING, "")
         if all(each.strip().lower() in ("", "identity") for each in encoding.split(",")):
             raise WebhookRejected(400, str(error)) from error
-        shown = one_line(encoding, _ENCODING_LIMIT)
-        text = f"Content-Encoding {shown} is not supported; send the body without one"
+        text = f"Content-Encoding {one_line(encoding, _ENCODING_LIMIT)} is not supported; send the body without one"
         raise WebhookRejected(415, text) from error
     verification.check_password(message)
     named, own = named_account(headers), message.account_name
@@ -325,24 +329,7 @@ def unwrap(
     verification = Verification.parse(secrets=secrets, public_keys=public_keys, sources=sources, basic=basic)
     found = read_headers((name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items())
     verification.check_head(found, peer, now := time.time())
-    _, message = verified(found, body, verification, now)
-    return message
-
-
-def _content_key(body: bytes) -> str:
-    """Equal for bodies that have the same content, but for what ThingSpace changes between its tries.
-
-    A body with numbers or characters that not every reader takes is compared by its bytes.
-    """
-    try:
-        content = msgspec.json.decode(body.removeprefix(codecs.BOM_UTF8))
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        canonical = body
-    else:
-        for name in _VARYING if isinstance(content, dict) else ():
-            content.pop(name, None)
-        canonical = _CANONICAL.encode(content)
-    return f"json:{hashlib.sha256(canonical).hexdigest()[:36]}"
+    return verified(found, body, verification, now)[1]
 
 
 def noted(message: CallbackMessage, note: Note | None) -> CallbackMessage:

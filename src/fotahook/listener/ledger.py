@@ -101,10 +101,7 @@ async def expect(
 
 
 def end_of(day: str) -> float:
-    """The end of a day, ``YYYY-MM-DD``, in Unix seconds. ValueError for anything else.
-
-    ThingSpace does not say in which time zone its dates are, so the day has ended when it has everywhere.
-    """
+    # ThingSpace does not say in which time zone its dates are, so the day has ended when it has everywhere.
     return (datetime.combine(date.fromisoformat(day), time(tzinfo=UTC)) + timedelta(days=1, hours=12)).timestamp()
 
 
@@ -119,10 +116,7 @@ class Reconciler:
     _sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
 
     async def everything(self, account: str | None = None) -> int:
-        """Reconcile each campaign, of an account or of all, that is not over for a week; how much was repaired.
-
-        FotahookError as from the calls. A campaign that ThingSpace does not show is only logged.
-        """
+        """Reconcile each campaign, of an account or of all, that is not over for a week; how much was repaired."""
         repaired = 0
         async for one in _campaigns(self._store):
             ends = [one.ends_at, one.at if one.rank >= FINAL_RANK else None]
@@ -164,7 +158,6 @@ class Reconciler:
     async def _enter(
         self, campaign: LedgerCampaign, devices: Iterable[V2DeviceStatus], known: Iterable[LedgerDevice]
     ) -> int:
-        """Put into the inbox what the report says of devices and the ledger does not; how much that was."""
         by_name = {one.device: one for one in known}
         messages = [self._message(campaign, device, by_name[storable(device.device_id or "")]) for device in devices]
         accepted = await self._store.accept([message for message in messages if message is not None])

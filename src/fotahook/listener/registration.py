@@ -1,8 +1,7 @@
 """Makes a listener an account's callback, watches that it stays that, and knows the paths of URLs that it replaced.
 
-ThingSpace goes on sending with a replaced registration for a while: measured for its connectivity callbacks, for up to
-14 minutes, mixed with the new one (docs/thingspace.md, Messages). The inbox keeps when a URL was replaced, so that a
-listener that is restarted still accepts its path.
+ThingSpace goes on sending to a URL that was replaced for a while (docs/thingspace.md, Messages). The inbox keeps when
+that was, so that a listener that is restarted still accepts its path.
 """
 
 import asyncio
@@ -34,15 +33,12 @@ class RegistrationRefused(FotahookError):
 
 
 class Registration:
-    """One account's callback, as this listener wants it to be."""
-
     def __init__(self, client: AsyncClient, account: str, url: str, *, replace: bool) -> None:
         self._client, self._calls = client, client.software_management_callbacks_v2
         self._account, self.url, self._replace = account, url, replace
         self.on_change: Callable[[bool], None] = lambda replaced: None
         """Gets whether somebody replaced or removed the callback, each time it is checked."""
         self.found: str | None = None
-        """The URL that `check` found."""
 
     async def check(self) -> str | None:
         """The URL that is registered now. RegistrationRefused if it is another one and may not be replaced."""
@@ -110,8 +106,16 @@ class Registration:
                 found = await self._registered()
                 # In any spelling.
                 found = self.url if same_url(found, self.url) else found
-                if found != known:
-                    self._log_change(found)
+                if found == known:
+                    pass
+                elif found == self.url:
+                    self._log(logging.WARNING, "is this listener again")
+                elif found is None:
+                    text = "SOMEBODY DEREGISTERED the callback of account %s: it gets no more messages"
+                    log.critical(text, self._account)
+                else:
+                    text = "SOMEBODY REPLACED the callback of account %s: its messages go to %s, and not here"
+                    log.critical(text, self._account, self._describe(found))
                 known = found
                 self.on_change(found != self.url)
             except FotahookError as error:
@@ -126,16 +130,6 @@ class Registration:
 
     def _log(self, level: int, event: str, *values: object) -> None:
         log.log(level, f"the callback of account %s {event}", self._account, *values)
-
-    def _log_change(self, found: str | None) -> None:
-        if found == self.url:
-            self._log(logging.WARNING, "is this listener again")
-        elif found is None:
-            log.critical("SOMEBODY DEREGISTERED the callback of account %s: it gets no more messages", self._account)
-        else:
-            where = self._describe(found)
-            text = "SOMEBODY REPLACED the callback of account %s: its messages go to %s, and not here"
-            log.critical(text, self._account, where)
 
     def _describe(self, url: str) -> str:
         """The host of another URL and the parts that differ from ours, without their values: a path may be secret."""

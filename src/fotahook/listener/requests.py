@@ -3,10 +3,8 @@
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, TypeAlias
-from urllib.parse import unquote
 
 import msgspec
 
@@ -30,10 +28,7 @@ stops sending must start again, or no message would ever arrive."""
 LOG_BURST: Final = 5
 """Lines of one kind that are logged without delay. The burst is allowed again after a minute without a dropped line."""
 LOG_INTERVAL_SECONDS: Final = 60.0
-"""Between two lines of one kind after the burst."""
 _PEER_LIMIT: Final = 100
-_SHORT: Final = 6
-"""Digits of a length that is below the limit in any case."""
 _CHALLENGE_LIMIT: Final = 128
 
 Failure: TypeAlias = WebhookRejected | StoreError
@@ -43,8 +38,6 @@ ReadBody: TypeAlias = Callable[[Mapping[str, str], str | None], Awaitable[bytes]
 
 
 class Response(msgspec.Struct, frozen=True):
-    """A complete response, by default with a JSON body."""
-
     status: int
     body: bytes
     extra_headers: tuple[Header, ...] = ()
@@ -68,10 +61,7 @@ GET_ONLY: Final = _problem(405, "METHOD_NOT_ALLOWED", "request health with GET",
 
 
 class LogRateLimit:
-    """Counts events of each kind and decides which are logged, so that no sender can fill the disk. Thread-safe.
-
-    It keeps the counts of every kind for good, so the kinds must be few.
-    """
+    """Decides which events of each of a few kinds are logged, so that no sender can fill the disk. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -96,8 +86,6 @@ class LogRateLimit:
 
 
 class RequestHandler:
-    """Decides which requests are accepted, and makes and logs their responses."""
-
     def __init__(self, settings: Settings, router: Router, forwards: Forwards) -> None:
         self.settings, self.router, self.forwards = settings, router, forwards
         self.counts = SenderCounts(settings.clock)
@@ -120,10 +108,6 @@ class RequestHandler:
                 "senders are not verified (no key, no source network, no password, no secret path): "
                 "anybody who can reach this listener can send it messages"
             )
-
-    def matches_path(self, path: str) -> bool:
-        """Whether messages are received at a decoded path; a slash at its end does not matter."""
-        return path.rstrip("/") == _decoded(self.settings.path)
 
     async def respond(
         self,
@@ -150,11 +134,22 @@ class RequestHandler:
             found = read_headers(headers)
             settings.verification.check_head(found, peer, begun)
             length = found.get("content-length", "")
-            is_long = len(length) > _SHORT and length.isascii() and length.isdigit()
             # int() takes only so many digits.
-            if is_long and int(length.lstrip("0")[:20] or 0) > BODY_LIMIT:
+            if length.isascii() and length.isdigit() and int(length.lstrip("0")[:20] or 0) > BODY_LIMIT:
                 raise WebhookRejected(413, BODY_TOO_LONG)
-            message = self.read_message(found, await read_body(found, peer))
+            message = receive(
+                found,
+                await read_body(found, peer),
+                verification=settings.verification,
+                now=settings.clock(),
+                choose=self.consumers,
+                dedupe_window=settings.dedupe_window,
+            )
+            basic = settings.verification.basic
+            # The last pair given replaced the others.
+            if len(basic) > 1 and msgspec.json.encode(basic[-1][1]) not in message.body:
+                self._count_former("former_password", "password")
+            self.warn_if_unverified()
             if message.type == CHALLENGE:
                 value = parse_message(message.body).extra.get("challenge")
                 if not isinstance(value, str) or len(value) > _CHALLENGE_LIMIT:
@@ -174,7 +169,7 @@ class RequestHandler:
         return Response(200, msgspec.json.encode({"id": accepted.id, "duplicate": accepted.duplicate}))
 
     def _route(self, method: str, path: str) -> Response | None:
-        if self.matches_path(path):
+        if path == self.settings.decoded_path:
             return None if method == "POST" else POST_ONLY
         if method != "POST":
             return NOT_FOUND
@@ -189,16 +184,6 @@ class RequestHandler:
             return NOT_FOUND
         self._count_former("former_path", "path")
         return None
-
-    def read_message(self, headers: dict[str, str], body: bytes) -> NewMessage:
-        """The message to store in the inbox. WebhookRejected says why there is none."""
-        checks, now, window = self.settings.verification, self.settings.clock(), self.settings.dedupe_window
-        message = receive(headers, body, verification=checks, now=now, choose=self.consumers, dedupe_window=window)
-        # The last pair given replaced the others.
-        if len(checks.basic) > 1 and msgspec.json.encode(checks.basic[-1][1]) not in body:
-            self._count_former("former_password", "password")
-        self.warn_if_unverified()
-        return message
 
     def _count_former(self, event: Event, what: str) -> None:
         self.counts.happened(event)
@@ -229,8 +214,7 @@ class RequestHandler:
 
     def sender(self, peer: str | None, headers: Mapping[str, str]) -> str:
         """The sender's address, or what the server says about it."""
-        proxies = self.settings.verification.trusted_proxies
-        address = sender_address(peer, headers.get(FORWARDED_FOR, ""), proxies)
+        address = sender_address(peer, headers.get(FORWARDED_FOR, ""), self.settings.verification.trusted_proxies)
         return str(address or one_line(peer or "an unknown address", _PEER_LIMIT))
 
     def _health(self, error: StoreError | None) -> Response:
@@ -256,8 +240,3 @@ def _error_response(error: Failure, *headers: Header) -> Response:
     if isinstance(error, NotHandling):
         return _problem(503, "NOT_HANDLING", "messages are stored but not handled: see the log, then restart")
     return _problem(503, "INBOX_AWAY", "messages cannot be stored now", (b"retry-after", b"5"))
-
-
-@lru_cache
-def _decoded(path: str) -> str:
-    return unquote(path).rstrip("/")

@@ -108,6 +108,10 @@ class Settings(Masked, frozen=True, kw_only=True, dict=True):
         validation.duration("repair_limit", self.repair_limit or 0, "repairs")
 
     @cached_property
+    def decoded_path(self) -> str:
+        return unquote(self.path).rstrip("/")
+
+    @cached_property
     def body_deadline(self) -> Deadline:
         return Deadline(self.body_timeout)
 

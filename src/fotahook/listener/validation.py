@@ -1,4 +1,4 @@
-"""Checks of settings, which return what they take: TypeError or ValueError, with its name, for what is invalid."""
+"""Checks of settings: TypeError or ValueError, with its name, for what is invalid."""
 
 from collections.abc import Callable, Iterable
 from typing import TypeVar, cast
@@ -6,17 +6,15 @@ from typing import TypeVar, cast
 T = TypeVar("T")
 
 
-def seconds(name: str, value: float) -> float:
+def seconds(name: str, value: float) -> None:
     # NaN fails every comparison, so it fails this one.
     if not 0 < number(name, value) < float("inf"):
         raise ValueError(f"{name} must be a number of seconds above 0")
-    return value
 
 
-def duration(name: str, value: float, unit: str) -> float:
+def duration(name: str, value: float, unit: str) -> None:
     if not number(name, value) >= 0:
         raise ValueError(f"{name} must be a number of {unit}, 0 or more")
-    return value
 
 
 def number(name: str, value: object) -> float:

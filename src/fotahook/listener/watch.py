@@ -54,8 +54,6 @@ class SenderReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class SenderCounts:
-    """Counts by the hour."""
-
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._begun = clock()
@@ -91,13 +89,10 @@ class SenderCounts:
 
 
 class Watch:
-    """The metrics and the alarms of one listener."""
-
     def __init__(self, settings: Settings, choose: ChooseConsumers, counts: SenderCounts) -> None:
         self.settings = settings
         self.alarm_consumer: str | None = None
         self.callback_replaced = False
-        """Whether somebody else took the account's callback; whoever watches that sets it."""
         self.metrics: dict[str, float] = {"fotahook_repaired_total": 0.0}
         self._choose, self._counts, self._clock = choose, counts, settings.clock
         self._received_at = 0.0
@@ -108,8 +103,7 @@ class Watch:
         if lease.account == ALARMS:
             return
         self._received_at = max(self._received_at, delivery.accepted_at)
-        note = delivery.note
-        if note is not None and note.stale and not delivery.attempts and lease.consumer == HANDLERS:
+        if (note := delivery.note) is not None and note.stale and not delivery.attempts and lease.consumer == HANDLERS:
             self._counts.happened("late")
 
     async def run(self, store: Store) -> None:

@@ -8,7 +8,7 @@ import concurrent.futures
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -50,9 +50,25 @@ class WsgiListener:
         method: str = environ["REQUEST_METHOD"]
 
         async def read_body(headers: Mapping[str, str], peer: str | None) -> bytes:
-            return _read_body(environ)
+            length: str = environ.get("CONTENT_LENGTH") or ""
+            read: Callable[[int], bytes] = environ["wsgi.input"].read
+            if length.isascii() and length.isdigit():
+                # Long numbers are refused, but not leading zeros, of which int() takes only so many.
+                size = int(length.lstrip("0") or "0")
+                if len(body := read(size)) < size:
+                    raise WebhookRejected(400, BODY_CUT_OFF)
+                return body
+            if not environ.get("wsgi.input_terminated"):
+                # Reading on might take bytes of the next request.
+                raise WebhookRejected(400, "the body is empty, or has no Content-Length to say where it ends")
+            return read(BODY_LIMIT + 1)
 
-        request = (method, path, environ.get("REMOTE_ADDR"), _headers(environ), read_body)
+        given = (
+            (name.removeprefix("HTTP_").replace("_", "-").lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in environ.items()
+            if name.startswith("HTTP_") or name == "CONTENT_LENGTH"
+        )
+        request = (method, path, environ.get("REMOTE_ADDR"), given, read_body)
         response = run_to_end(self._listener.request_handler.respond(*request, self._accept, self._check))
         status = HTTPStatus(response.status)
         headers = [(name.decode(), value.decode()) for name, value in response.headers]
@@ -138,26 +154,3 @@ class InboxThread:
             for call in late:
                 call.cancel()
         await self._inbox.close()
-
-
-def _headers(environ: "WSGIEnvironment") -> Iterator[tuple[bytes, bytes]]:
-    for name, value in environ.items():
-        if name.startswith("HTTP_") or name == "CONTENT_LENGTH":
-            header = name.removeprefix("HTTP_").replace("_", "-").lower()
-            yield header.encode("latin-1"), value.encode("latin-1")
-
-
-def _read_body(environ: "WSGIEnvironment") -> bytes:
-    length: str = environ.get("CONTENT_LENGTH") or ""
-    read: Callable[[int], bytes] = environ["wsgi.input"].read
-    if length.isascii() and length.isdigit():
-        # `check_headers` refused long numbers, but not leading zeros, of which int() takes only so many.
-        size = int(length.lstrip("0") or "0")
-        body = read(size)
-        if len(body) < size:
-            raise WebhookRejected(400, BODY_CUT_OFF)
-        return body
-    if not environ.get("wsgi.input_terminated"):
-        # Reading on might take bytes of the next request.
-        raise WebhookRejected(400, "the body is empty, or has no Content-Length to say where it ends")
-    return read(BODY_LIMIT + 1)
