@@ -1,19 +1,23 @@
-"""Where requests go: parsed URLs, and sockets that are connected to them."""
+"""Where requests go: parsed URLs, sockets that are connected to them, and TLS."""
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from fotahook.contract.addresses import EVERYWHERE, Network, url_refusal
 from fotahook.contract.servers import Proxy
 
-from .resolver import vet_literal
+from .resolver import is_literal, vet
 from .response import HEAD_LIMIT, ExchangeFailed, ResponseReader
 
 STAGGER_SECONDS: Final = 0.25
 """Delay before the next address of a host is tried beside the one before (RFC 8305, section 5)."""
+_DEMANDS: Final = ("CERTIFICATE_REQUIRED", "ALERT_BAD_CERTIFICATE", "ALERT_UNKNOWN_CA", "ALERT_CERTIFICATE_UNKNOWN")
+"""OpenSSL's names of the alerts by which a receiver asks for another client certificate, or for one at all."""
 
 
 class Origin(NamedTuple):
@@ -43,7 +47,9 @@ def target_of(url: str, allowed: Sequence[Network]) -> Target:
         raise ValueError(why)
     parts = urlsplit(url)
     host = (parts.hostname or "").encode("idna").decode("ascii")
-    vet_literal(host, allowed)
+    # Names are vetted when they are resolved.
+    if is_literal(host):
+        vet(host, allowed)
     tls = parts.scheme == "https"
     default = 443 if tls else 80
     origin = Origin(tls, host, parts.port or default)
@@ -109,8 +115,8 @@ async def open_socket(addresses: Sequence[str], port: int) -> socket.socket:
                 return winners[0]
     finally:
         for task in running:
-            task.add_done_callback(_close_late)
-            task.cancel()
+            if not task.cancel() and task.exception() is None:
+                task.result().close()
 
 
 async def connect_socket(address: str, port: int) -> socket.socket:
@@ -125,6 +131,39 @@ async def connect_socket(address: str, port: int) -> socket.socket:
     return sock
 
 
-def _close_late(task: asyncio.Task[socket.socket]) -> None:
-    if not task.cancelled() and task.exception() is None:
-        task.result().close()
+class ClientCertificateDemanded(ssl.SSLError):
+    """The receiver ended the handshake because of the client certificate, or its absence."""
+
+
+class _Handshake(ssl.SSLObject):
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except ssl.SSLError as error:
+            # With TLS 1.2 the alert is the one for "no common cipher"; but once a cipher is chosen, only the
+            # certificate can be missing.
+            if error.reason == "SSLV3_ALERT_HANDSHAKE_FAILURE" and self.cipher():
+                raise ClientCertificateDemanded(*error.args) from error
+            raise
+
+
+def tls_context(ca_file: Path | None, client_cert: Path | None) -> ssl.SSLContext:
+    """Trusts the system's authorities and those of a file; TLS 1.2 or above."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.sslobject_class = _Handshake
+    context.load_default_certs()
+    if ca_file is not None:
+        context.load_verify_locations(ca_file)
+    if client_cert is not None:
+        context.load_cert_chain(client_cert)
+    return context
+
+
+def code_of_tls_error(error: ssl.SSLError) -> str:
+    """The error code for a TLS connection that failed."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        # OpenSSL's X509_V_ERR_* numbers.
+        known = {10: "tls_expired", 62: "tls_wrong_host", 64: "tls_wrong_host"}
+        return known.get(error.verify_code, "tls_untrusted")
+    demanded = isinstance(error, ClientCertificateDemanded) or any(word in (error.reason or "") for word in _DEMANDS)
+    return "tls_client_certificate" if demanded else "tls_failed"

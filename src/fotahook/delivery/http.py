@@ -7,12 +7,11 @@ from typing import Final, cast
 
 from fotahook.contract.servers import Proxy
 
-from .connecting import Origin, Target, open_socket, open_tunnel
+from .connecting import Origin, Target, code_of_tls_error, open_socket, open_tunnel
 from .deadline import DeadlineQueue
 from .outcomes import Attempt, Outcome
 from .resolver import Resolver
 from .response import ExchangeFailed, Response, ResponseReader
-from .tls import code_of_tls_error, reported_handshake
 
 IDLE_SECONDS: Final = 15.0
 IDLE_LIMIT: Final = 1024
@@ -285,10 +284,9 @@ class HttpClient:
         begun = post.note("connect", begun)
         tls, name = (self._tls, origin.host.removesuffix(".")) if origin.tls else (None, None)
         try:
-            with reported_handshake():
-                _, connection = await self.loop.create_connection(
-                    lambda: Connection(self, origin), sock=connected, ssl=tls, server_hostname=name
-                )
+            _, connection = await self.loop.create_connection(
+                lambda: Connection(self, origin), sock=connected, ssl=tls, server_hostname=name
+            )
         except BaseException:
             connected.close()
             raise

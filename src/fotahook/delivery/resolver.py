@@ -61,7 +61,7 @@ class Resolver:
 
     async def resolve(self, host: str) -> Sequence[str]:
         """The vetted addresses of a host, IPv6 and IPv4 in turn. BlockedAddress or NameUnresolved."""
-        if _is_literal(host):
+        if is_literal(host):
             vet(host, self._allowed)
             return (host,)
         known = self._known.get(host)
@@ -102,8 +102,7 @@ class Resolver:
 class SystemLookup:
     """A Lookup as the system is configured: /etc/hosts, then the name servers of /etc/resolv.conf."""
 
-    def __init__(self) -> None:
-        self._resolver: aiodns.DNSResolver | None = None
+    _resolver: aiodns.DNSResolver | None = None
 
     async def __call__(self, host: str) -> tuple[Sequence[str], float]:
         if host.rstrip(".") == "localhost":
@@ -125,13 +124,7 @@ def vet(address: str, allowed: Sequence[Network]) -> None:
         raise BlockedAddress(why)
 
 
-def vet_literal(host: str, allowed: Sequence[Network]) -> None:
-    """The same for a URL's host where it is an IP literal. Names pass: they are vetted when they are resolved."""
-    if _is_literal(host):
-        vet(host, allowed)
-
-
-def _is_literal(host: str) -> bool:
+def is_literal(host: str) -> bool:
     try:
         ip_address(host)
     except ValueError:

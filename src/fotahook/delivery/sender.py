@@ -24,12 +24,11 @@ from fotahook.contract.servers import parse_proxy
 from fotahook.contract.version import VERSION
 from fotahook.store.records import Delivery, Lease
 
-from .connecting import Target, encode_head, target_of
+from .connecting import Target, code_of_tls_error, encode_head, target_of, tls_context
 from .http import HttpClient, Post
 from .outcomes import DELIVERED, OUT_OF_FILES, Attempt, Outcome, code_of_status
 from .resolver import BlockedAddress, Lookup, NameUnresolved, Resolver
 from .response import ExchangeFailed, Response
-from .tls import code_of_tls_error, tls_context
 
 log = logging.getLogger(__name__)
 

@@ -19,11 +19,10 @@ from fotahook.contract.addresses import EVERYWHERE, THINGSPACE_PORTS, THINGSPACE
 from fotahook.contract.errors import one_line
 from fotahook.contract.exchange import Masked
 from fotahook.contract.operator import Check
-from fotahook.delivery.connecting import Origin, connect_socket, target_of
+from fotahook.delivery.connecting import Origin, connect_socket, target_of, tls_context
 from fotahook.delivery.outcomes import FIXES
 from fotahook.delivery.resolver import Resolver
 from fotahook.delivery.sender import SenderSettings
-from fotahook.delivery.tls import tls_context
 
 MAX_ADDRESSES: Final = 8
 """Addresses of one name that are tried; a name can have hundreds."""
