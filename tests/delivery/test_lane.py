@@ -8,8 +8,7 @@ import pytest
 import uvloop
 
 from fotahook.delivery import Dispatcher, Outcome, Rules
-from fotahook.delivery.places import FetchBudget
-from fotahook.delivery.stock import FETCH_SECONDS, FETCH_SECONDS_CAP
+from fotahook.delivery.places import FETCH_SECONDS, FETCH_SECONDS_CAP, FetchBudget
 from fotahook.store import open_store
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Lease, Limits, NewMessage

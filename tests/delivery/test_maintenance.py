@@ -48,7 +48,7 @@ async def test_maintenance_continues_after_the_store_was_unavailable(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("fotahook.delivery.maintenance.PAUSE_SECONDS", 0)
+    monkeypatch.setattr("fotahook.delivery.runtime.PAUSE_SECONDS", 0)
     (message_id,) = await accept(b"1")
     await serve()
     flaky = Flaky(store, "tidy", 2)
@@ -75,7 +75,7 @@ async def test_nothing_is_removed_while_the_clock_jumps(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("fotahook.delivery.maintenance.PAUSE_SECONDS", 0)
+    monkeypatch.setattr("fotahook.delivery.runtime.PAUSE_SECONDS", 0)
     (message_id,) = await accept(b"1")
     await serve()
     seconds = [0.0]
@@ -118,7 +118,7 @@ async def test_what_was_accepted_while_the_clock_was_ahead_is_due_when_it_is_rig
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("fotahook.delivery.maintenance.PAUSE_SECONDS", 0)
+    monkeypatch.setattr("fotahook.delivery.runtime.PAUSE_SECONDS", 0)
     watched = Watched(store)
     keeping = asyncio.create_task(run_maintenance(watched, Retention(), longest_wait=MONTH))  # type: ignore[arg-type]
     clock.advance(ahead)
@@ -144,7 +144,7 @@ async def test_a_clock_that_is_ahead_when_the_process_starts_or_soon_after_remov
     clock: VirtualClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fotahook.delivery.maintenance.PAUSE_SECONDS", 0)
+    monkeypatch.setattr("fotahook.delivery.runtime.PAUSE_SECONDS", 0)
     (message_id,) = await accept(b"1")
     await serve()
     seconds = [0.0]

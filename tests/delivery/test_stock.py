@@ -3,8 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fotahook.delivery.places import FetchBudget
-from fotahook.delivery.stock import Stock
+from fotahook.delivery.places import FetchBudget, Stock
 from fotahook.store.records import FETCH_BYTES, Attempt, Settlement
 
 from .conftest import a_delivery

@@ -10,7 +10,7 @@ import trustme
 
 from fotahook.contract.messages import CallbackMessage
 from fotahook.delivery import Outcome
-from fotahook.delivery.maintenance import LEDGER_SECONDS, forget_reports
+from fotahook.delivery.runtime import LEDGER_SECONDS, forget_reports
 from fotahook.listener import Listener
 from fotahook.listener.watch import ALARMS
 from fotahook.store.records import Delivery, Lease

@@ -5,9 +5,8 @@ Import ``Sender`` from ``fotahook.delivery.sender``: only that module needs an H
 
 from .deadline import Deadline, DeadlineExceeded
 from .dispatcher import Dispatcher
-from .maintenance import run_maintenance
 from .outcomes import Outcome
 from .policy import Rules
-from .runtime import Deliver, Timings
+from .runtime import Deliver, Timings, run_maintenance
 
 __all__ = ["Deadline", "DeadlineExceeded", "Deliver", "Dispatcher", "Outcome", "Rules", "Timings", "run_maintenance"]

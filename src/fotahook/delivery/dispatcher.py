@@ -3,21 +3,18 @@
 import asyncio
 import contextlib
 import logging
-import random
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Final
 
 from fotahook.contract.addresses import origin
-from fotahook.store.base import Store
 from fotahook.store.records import DispatchedElsewhere, HandOver, Lease, LeaseRequest, StoreError
 
 from .lane import LaneWorker
 from .places import Places
 from .policy import Rules
-from .runtime import ClockWatch, Deliver, Runtime, Timings
+from .runtime import ClockWatch, Runtime
 
 log = logging.getLogger("fotahook.delivery")
 
@@ -41,21 +38,14 @@ class Dispatcher(Runtime):
     Several dispatchers may share a store that allows it; each lane is served by one of them at a time.
     """
 
-    store: Store
-    deliver: Deliver
     _: KW_ONLY
     rules: Rules = field(default_factory=Rules)
     rules_of: Mapping[str, Rules] = field(default_factory=dict)
     """The rules of consumers that differ from `rules`."""
-    timings: Timings = field(default_factory=Timings)
     lanes: int = 512
     """Lanes that are served at once, besides slow ones; no more than find places in flight within two turns."""
     in_flight: int = 512
     """Attempts that run at once, besides those of slow lanes."""
-    clock: Callable[[], float] = time.time
-    monotonic: Callable[[], float] = time.monotonic
-    jitter: Callable[[], float] = random.random
-    """Returns random numbers in 0..1."""
 
     def __post_init__(self) -> None:
         if self.timings.lease < self.timings.attempt + LEASE_MARGIN:
@@ -108,18 +98,15 @@ class Dispatcher(Runtime):
             ending = [worker.abandon() for worker in self._workers]
             await asyncio.gather(*recovering, *ending, return_exceptions=True)
 
-    def others_wait(self) -> bool:
-        return self._room() <= 0
-
-    def _room(self) -> int:
-        """How many more lanes may be leased. Slow ones count only towards the limit of all."""
+    def room(self) -> int:
+        # Slow lanes count only towards the limit of all.
         return min(self._quick_lanes + self.places.slow_lanes, LANES_LIMIT) - len(self._workers)
 
     async def _lease(self) -> bool:
         """Take what is due; whether anything was."""
         # Read before the query: the lease must never seem to last longer than the store says.
         self._polled_at = asked_at = self.monotonic()
-        room = self._room()
+        room = self.room()
         if room <= 0:
             return False
         try:
@@ -141,7 +128,7 @@ class Dispatcher(Runtime):
     def _request(self) -> LeaseRequest | None:
         if self.stopping:
             return None
-        return LeaseRequest(lanes=max(0, self._room()), seconds=self.timings.lease, asked_at=self.monotonic())
+        return LeaseRequest(lanes=max(0, self.room()), seconds=self.timings.lease, asked_at=self.monotonic())
 
     def _receive(self, handed: Sequence[HandOver]) -> None:
         for one in handed:
@@ -157,7 +144,7 @@ class Dispatcher(Runtime):
         worker.begin(handed).add_done_callback(partial(self._on_served, worker))
 
     def _on_served(self, worker: LaneWorker, ended: asyncio.Future[None]) -> None:
-        if self._room() <= 0 or worker.retries:
+        if self.room() <= 0 or worker.retries:
             self._wakeup.set()
         self._workers.discard(worker)
         if self._serving.get(worker.lease.lane) is worker:
@@ -191,7 +178,7 @@ class Dispatcher(Runtime):
         if self.stopping:
             return
         due_in = None
-        if self._room() > 0:
+        if self.room() > 0:
             with contextlib.suppress(StoreError):
                 due_in = await self.store.due_in()
         seconds = POLL_SECONDS if due_in is None else min(POLL_SECONDS, due_in)

@@ -160,7 +160,8 @@ class Connection(asyncio.Protocol):
             self._client.loop.call_later(BODY_GRACE_SECONDS, self._finish, post)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._client.close_idle(self)
+        if self._client.by_age.remove(self):
+            self._client.close_idle(self)
         post, reader = self._post, self._reader
         if post is None:
             return
@@ -216,14 +217,14 @@ class HttpClient:
         self._connect_timeout = connect_timeout
         self._proxy = proxy
         self._idle: dict[Origin, dict[Connection, None]] = {}
-        self._by_age = DeadlineQueue[Connection](IDLE_SECONDS, self._close)
+        self.by_age = DeadlineQueue[Connection](IDLE_SECONDS, self.close_idle)
         self.deadlines = DeadlineQueue[Post](timeout, Post.overdue)
         self._queue: list[Post] = []
         """Those that are sent at the next turn of the event loop."""
 
     def close(self) -> None:
-        while self._by_age:
-            self._by_age.end_oldest()
+        while self.by_age:
+            self.by_age.end_oldest()
 
     def post(self, target: Target, head: bytes, body: bytes) -> Post:
         """Send one POST. `head` is the whole head.
@@ -247,7 +248,7 @@ class HttpClient:
         origin = post.target.origin
         while (idle := self._idle.get(origin)) is not None:
             connection, _ = idle.popitem()
-            self._by_age.remove(connection)
+            self.by_age.remove(connection)
             if not idle:
                 del self._idle[origin]
             if connection.send(post):
@@ -302,16 +303,12 @@ class HttpClient:
             if (idle := self._idle.get(origin)) is None:
                 idle = self._idle[origin] = {}
             idle[connection] = None
-            self._by_age.add(connection)
-            if len(self._by_age) > IDLE_LIMIT:
-                self._by_age.end_oldest()
+            self.by_age.add(connection)
+            if len(self.by_age) > IDLE_LIMIT:
+                self.by_age.end_oldest()
         post.end(self._report(post, found))
 
     def close_idle(self, connection: Connection) -> None:
-        if self._by_age.remove(connection):
-            self._close(connection)
-
-    def _close(self, connection: Connection) -> None:
         idle = self._idle[connection.origin]
         del idle[connection]
         if not idle:

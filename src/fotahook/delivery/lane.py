@@ -5,14 +5,15 @@ import logging
 from collections.abc import Coroutine, Sequence
 from typing import Final
 
+from msgspec.structs import replace
+
 from fotahook.contract.addresses import origin
 from fotahook.store.records import Delivery, HandOver, LaneVerdict, Lease, Settlement, StoreError
 
 from .outcomes import DELIVERED, Attempt
-from .places import Place
-from .policy import Decision, Rules, decide, expired, expiry_of, limited, settlement_of, window
+from .places import TURN_DELIVERIES, Place, Stock
+from .policy import Decision, Rules, decide, expired, expiry_of, settlement_of, window
 from .runtime import Runtime, TaskAttempt
-from .stock import TURN_DELIVERIES, Stock
 
 log = logging.getLogger("fotahook.delivery")
 
@@ -222,7 +223,7 @@ class LaneWorker:
         turn = now - self._turn_started
         if turn >= STAY_SECONDS and self._runtime.store.has_many_dispatchers:
             return False
-        return (self._started < TURN_DELIVERIES and turn < TURN_SECONDS) or not self._runtime.others_wait()
+        return (self._started < TURN_DELIVERIES and turn < TURN_SECONDS) or self._runtime.room() > 0
 
     def _window(self) -> int:
         if self._seat.pace == "quick":
@@ -372,27 +373,26 @@ class LaneWorker:
                     self._end()
                     return
                 await asyncio.sleep(RETRY_SECONDS)
+                continue
+            self._stock.settle(batch)
+            # The next of a key was promoted with its head's settlement.
+            self._stock.may_have_more |= any(settlement.delivery.ordering_key is not None for settlement in batch)
+            self._leased_until, self._refreshed_at, self._settled_at = asked_at + keep, asked_at, self._now()
+            if lease is not None:
+                self._apply(lease)
             else:
-                self._on_settled(batch, lease, asked_at + keep, asked_at)
-                return
-
-    def _on_settled(self, batch: Sequence[Settlement], lease: Lease | None, until: float, asked_at: float) -> None:
-        self._stock.settle(batch)
-        # The next of a key was promoted with its head's settlement.
-        self._stock.may_have_more |= any(settlement.delivery.ordering_key is not None for settlement in batch)
-        self._leased_until, self._refreshed_at, self._settled_at = until, asked_at, self._now()
-        if lease is not None:
-            self._apply(lease)
+                if not self._ending:
+                    log.warning("lane %s lost its lease; its running attempts may be sent twice", self.lease.account)
+                self._end()
             return
-        if not self._ending:
-            log.warning("lane %s lost its lease; its running attempts may be sent twice", self.lease.account)
-        self._end()
 
     def _apply(self, lease: Lease) -> None:
         if lease.revision != self.lease.revision:
             # A new endpoint: the old one's health does not hold for it.
             self._waits_until, self._paused, self._health, self._judged_by = None, False, lease.health, lease.health
         self.lease = lease
-        self._rules = limited(self._service_rules, lease)
+        # An account's own limit can only lower the service's.
+        rules, limit = self._service_rules, lease.limits.in_flight
+        self._rules = rules if limit is None else replace(rules, in_flight=min(limit, rules.in_flight))
         self._size = window(self._health, self._rules)
         self._clock_is_steady = self._runtime.watch.is_steady(lease.read_at)

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from fotahook.store.records import Attempt, Delivery, DeliveryState, Health, Lease, Record, Settlement
+from fotahook.store.records import Attempt, Delivery, DeliveryState, Health, Record, Settlement
 
 from .outcomes import DELIVERED, EXPIRED, Outcome, failure_of
 
@@ -95,14 +95,6 @@ def settlement_of(delivery: Delivery, decision: Decision, outcome: Outcome, star
     )
     state, attempts, strikes, delay = decision.state, decision.attempts, decision.strikes, decision.delay
     return Settlement(delivery=delivery, state=state, attempts=attempts, strikes=strikes, delay=delay, attempt=attempt)
-
-
-def limited(rules: Rules, lease: Lease) -> Rules:
-    """The rules with the account's own limit, which can only lower the service's."""
-    in_flight = lease.limits.in_flight
-    if in_flight is None:
-        return rules
-    return replace(rules, in_flight=min(in_flight, rules.in_flight))
 
 
 def window(health: Health, rules: Rules) -> int:

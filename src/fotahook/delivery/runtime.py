@@ -1,16 +1,20 @@
-"""What lanes are served with: how an attempt is made, durations, and whether to believe a clock."""
+"""What lanes are served with, whether to believe a clock, and the maintenance of a store."""
 
 import asyncio
 import contextlib
 import logging
+import math
+import random
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Final
 
 import msgspec
 
 from fotahook.store.base import Store
-from fotahook.store.records import Delivery, Lease, StoreError
+from fotahook.store.records import Delivery, Lease, Retention, StoreError
 
 from .outcomes import Attempt, Outcome
 from .places import Places
@@ -21,6 +25,11 @@ JUMP_SECONDS: Final = 30.0
 """Clocks may differ by so much between two readings: adjustments, and a process that was suspended for a moment."""
 TRUST_SECONDS: Final = 600.0
 """How long a clock that jumped must run steadily before it is believed."""
+PAUSE_SECONDS: Final = 1.0
+LEDGER_SECONDS: Final = 180 * 86400.0
+"""How long the ledger keeps a status. ThingSpace keeps its own history for six months."""
+_DAY: Final = 86400.0
+_STEP: Final = 1000
 
 Deliver = Callable[[Lease, Delivery], Awaitable[Outcome]]
 """Makes one attempt, within its deadline, and reports everything in its Outcome. An Attempt costs no task."""
@@ -89,23 +98,65 @@ class ClockWatch:
         return False
 
 
+@dataclass(eq=False)
 class Runtime(ABC):
-    """What all lanes of a dispatcher share. Clock and random source are injected."""
+    """What all lanes of a dispatcher share."""
 
     store: Store
     deliver: Deliver
-    timings: Timings
-    clock: Callable[[], float]
-    monotonic: Callable[[], float]
-    jitter: Callable[[], float]
-    places: Places
-    watch: ClockWatch
+    _: KW_ONLY
+    timings: Timings = field(default_factory=Timings)
+    clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    jitter: Callable[[], float] = random.random
+    """Returns random numbers in 0..1."""
+    places: Places = field(init=False)
+    watch: ClockWatch = field(init=False)
     stopping = False
 
     @abstractmethod
-    def others_wait(self) -> bool:
-        """Whether other lanes wait for the turn of one to end."""
+    def room(self) -> int:
+        """How many more lanes may be served; with none, others may wait for the turn of one to end."""
 
     @abstractmethod
     def on_recovered(self, lease: Lease) -> None:
         """A lane's endpoint accepts again after a failure."""
+
+
+async def run_maintenance(
+    store: Store, retention: Retention, *, longest_wait: float, monotonic: Callable[[], float] = time.monotonic
+) -> None:
+    """Run maintenance until cancelled. Deliveries can run between any two steps.
+
+    A lane that is due only after `longest_wait` seconds was written while the clock was ahead, and is due now.
+    Nothing is removed for its age until the clock has run steadily for ten minutes: it may be wrong from the start.
+    """
+    watch, was_steady, forget_at = ClockWatch(monotonic, believed=False), False, monotonic()
+    while True:
+        try:
+            now = await store.now()
+            is_steady = watch.is_steady(now)
+            if was_steady and not is_steady:
+                log.warning("the store's clock jumped: nothing old is removed until it is steady for ten minutes")
+            was_steady = is_steady
+            while found := await store.recall(JUMP_SECONDS if watch.went_back else longest_wait, _STEP):
+                log.warning("%d lanes waited for a time that the clock jumped back from: they are due now", found)
+            more = await store.tidy(retention, now=now if is_steady else -math.inf)
+            if is_steady and not more and monotonic() >= forget_at:
+                forget_at = monotonic() + _DAY
+                await forget_reports(store)
+        except StoreError as error:
+            log.warning("redelivery and retention wait for the store: %s", error)
+            more = False
+        if not more:
+            await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def forget_reports(store: Store) -> None:
+    """Remove the statuses from the ledger that are too old."""
+    after = 0
+    while found := await store.ledger_campaigns(after=after, limit=100):
+        after = found[-1].id
+        for one in found:
+            while await store.forget_reports(one.id, LEDGER_SECONDS, _STEP):
+                pass
