@@ -20,7 +20,7 @@ from uvicorn.server import ServerState
 from fotahook.contract.addresses import parse_networks
 from fotahook.hosting import server
 from fotahook.hosting.connection_limits import ConnectionLimiter, ConnectionLimits, LimitedProtocol, Phase
-from fotahook.hosting.server import Acceptor
+from fotahook.hosting.server import Acceptor, ListeningSocket
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HEALTH = b"GET /healthz?x=1 HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -126,7 +126,7 @@ async def serving(app: ASGIApp, limiter: ConnectionLimiter, tls: ssl.SSLContext 
     config.load()
     state = ServerState()
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        accepting = Acceptor(listening, tls, limiter, config, state)
+        accepting = Acceptor(ListeningSocket(socket=listening, tls=tls, url=""), limiter, config, state)
         accepting.start()
         yield listening.getsockname()[1]
         accepting.stop()
@@ -170,7 +170,8 @@ async def test_a_crowd_of_connections_is_accepted_a_few_at_a_time() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listening, contextlib.ExitStack() as stack:
         for _ in range(40):
             stack.enter_context(socket.create_connection(listening.getsockname()))
-        accepting = Acceptor(listening, None, limiter, config, state := ServerState())
+        where, state = ListeningSocket(socket=listening, tls=None, url=""), ServerState()
+        accepting = Acceptor(where, limiter, config, state)
         accepting.start()
         while not accepted or accepted[-1] < 40:
             await asyncio.sleep(0)

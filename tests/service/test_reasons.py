@@ -3,7 +3,7 @@
 import msgspec
 
 from fotahook.contract.operator import Attempt, Reason, Why
-from fotahook.service.operator.reasons import reasons_for
+from fotahook.service.operator.messages import reasons_for
 from fotahook.store.records import DeliveryStatus, Health, Lane, LaneVerdict, Limits, Message
 from fotahook.store.views import to_datetime
 

@@ -85,7 +85,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, signal.default_int_handler)
     try:
-        _use_docstring(arguments)
+        command = app
+        for name in arguments:
+            if name.startswith("-") or name not in command:
+                break
+            command = command[name]
+        if command is not app and command.default_command is not None:
+            # In place of its line in the list of commands: its docstring, each paragraph on one line for help to wrap.
+            command.help = None
+            text, rule, parameters = inspect.cleandoc(command.help).partition("\n\nArgs:\n")
+            command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", text) + rule + parameters
         result = app(list(arguments), exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except BaseException as error:
@@ -101,17 +110,3 @@ def run(arguments: Sequence[str] | None = None) -> int:
                 discard(stream)
         return code
     return result if isinstance(result, int) else 0
-
-
-def _use_docstring(names: Sequence[str]) -> None:
-    """Let the command that is about to run show its docstring as help, each paragraph on one line for help to wrap."""
-    command = app
-    for name in names:
-        if name.startswith("-") or name not in command:
-            break
-        command = command[name]
-    if command is not app and command.default_command is not None:
-        # The line of the list of commands stood for it.
-        command.help = None
-        text, rule, parameters = inspect.cleandoc(command.help).partition("\n\nArgs:\n")
-        command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", text) + rule + parameters

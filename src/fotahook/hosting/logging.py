@@ -48,7 +48,7 @@ def configure_logging(log_format: LogFormat = "auto", *, level: int = logging.IN
                 structlog.stdlib.add_logger_name,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
                 structlog.stdlib.ExtraAdder(FIELDS),
-                _add_request_id,
+                lambda _, method, event: {**event, "request_id": own_id} if (own_id := request_id.get()) else event,
             ],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
@@ -105,11 +105,6 @@ class QueuedHandler(logging.Handler):
         with contextlib.suppress(OSError):
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
-
-
-def _add_request_id(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    own_id = request_id.get()
-    return event if own_id is None else {**event, "request_id": own_id}
 
 
 def _render_text(logger: WrappedLogger, method: str, event: EventDict) -> str:

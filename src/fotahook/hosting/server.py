@@ -14,7 +14,6 @@ import sys
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
@@ -87,19 +86,14 @@ class Acceptor:
     """Accepts the connections of one listening socket for an app; the caller closes the socket."""
 
     def __init__(
-        self,
-        listening: socket.socket,
-        tls: ssl.SSLContext | None,
-        limiter: ConnectionLimiter,
-        config: uvicorn.Config,
-        state: ServerState,
+        self, listening: ListeningSocket, limiter: ConnectionLimiter, config: uvicorn.Config, state: ServerState
     ) -> None:
-        self._listening, self._tls, self._limiter = listening, tls, limiter
+        self._listening, self._tls, self._limiter = listening.socket, listening.tls, limiter
         self._config, self._state = config, state
         self._loop = asyncio.get_running_loop()
         self._opening: dict[LimitedProtocol, asyncio.Task[None]] = {}
         self._paused: asyncio.TimerHandle | None = None
-        listening.setblocking(False)
+        self._listening.setblocking(False)
 
     def start(self) -> None:
         self._paused = None
@@ -178,22 +172,22 @@ class _Server(uvicorn.Server):
         while_serving: AbstractAsyncContextManager[None],
         shutting_down: asyncio.Event,
     ) -> None:
-        make_config = partial(
-            uvicorn.Config,
-            http=LimitedProtocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_keep_alive=math.ceil(limiter.limits.idle_seconds),
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
-        self._configs = {listening: make_config(app) for listening, app in apps.items()}
-        for config in self._configs.values():
+        self._configs: dict[ListeningSocket, uvicorn.Config] = {}
+        for listening, app in apps.items():
+            config = self._configs[listening] = uvicorn.Config(
+                app,
+                http=LimitedProtocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=math.ceil(limiter.limits.idle_seconds),
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
             config.load()
-        super().__init__(config)
+        super().__init__(next(iter(self._configs.values())))
         self._limiter, self._ready_line = limiter, ready_line
         self._while_serving, self._shutting_down = while_serving, shutting_down
         self._stopping = asyncio.Event()
@@ -205,7 +199,7 @@ class _Server(uvicorn.Server):
         # Not uvicorn's own, which accepts without a limit, and counts a connection only once TLS is established.
         self.servers, self.started = [], True
         for listening, config in self._configs.items():
-            acceptor = Acceptor(listening.socket, listening.tls, self._limiter, config, self.server_state)
+            acceptor = Acceptor(listening, self._limiter, config, self.server_state)
             acceptor.start()
             self._acceptors.append(acceptor)
         if self._stopping.is_set():

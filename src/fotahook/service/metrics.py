@@ -120,13 +120,8 @@ class _CountedStore:
         return leases
 
     async def settle(
-        self,
-        lease: records.Lease,
-        settlements: Sequence[records.Settlement],
-        verdict: records.LaneVerdict,
-        *,
-        keep: float,
-    ) -> records.Lease | None:
+        self, lease: Lease, settlements: Sequence[records.Settlement], verdict: records.LaneVerdict, *, keep: float
+    ) -> Lease | None:
         kept = await self._timed("settle", self._store.settle(lease, settlements, verdict, keep=keep))
         if kept is None:
             self._metrics.leased_lanes.discard(lease.lane)
@@ -166,9 +161,8 @@ class Overviews:
             began = None if whole.oldest_age is None else to_datetime(now - whole.oldest_age)
             backlog = Backlog(whole.pending, whole.dead, began)
         else:
-            found = [
-                one.backlog for one in await store.accounts(among=among, consumer=self._consumer, limit=len(among))
-            ]
+            accounts = await store.accounts(among=among, consumer=self._consumer, limit=len(among))
+            found = [one.backlog for one in accounts]
             oldest = min((one.oldest_accepted_at for one in found if one.oldest_accepted_at is not None), default=None)
             backlog = Backlog(sum(one.pending for one in found), sum(one.dead for one in found), oldest)
         # A caller of some accounts gets no latency over all of them.

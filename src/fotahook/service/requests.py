@@ -62,16 +62,6 @@ def key(name: str, value: str | None) -> str | None:
     return value
 
 
-def check_length(request: Request, limit: int) -> None:
-    """Refuse a body by its Content-Length, before any of it is read."""
-    declared = "0" if (sent := header(request, "Content-Length")) is None else sent
-    if not (declared.isascii() and declared.isdigit()):
-        raise errors.INVALID("The header Content-Length is not a number.")
-    # Count the digits first: int() of a very long number raises.
-    if len(declared.lstrip("0")) > 18 or int(declared) > limit:
-        raise errors.TOO_LARGE(what="body", limit=limit)
-
-
 async def chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
     """The body as it arrives. Raises an ApiError as soon as it is larger than `limit` bytes, or than memory allows."""
     left, more = limit, True

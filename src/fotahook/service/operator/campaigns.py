@@ -182,7 +182,11 @@ async def search(call: Call) -> operator.Found:
     """What is called like this, or matches the filters: accounts, campaigns, devices and messages of the caller."""
     text, matching = parse_search(call.query(SearchQuery).q, call.service.now())
     store, among = call.store, call.caller.accounts
-    accounts = await _accounts(call, text) if text else []
+    accounts = list[operator.AccountState]()
+    if text:
+        before = text[:-1] + (chr(ord(text[-1]) - 1) + "\U0010ffff" if text[-1] > " " else "")
+        behind = await call.service.accounts(among=among, after=before, limit=FOUND)
+        accounts = [one for one in behind if one.account.startswith(text)]
     messages, named, devices = list[Message](), list[LedgerCampaign](), list[LedgerReport]()
     if matching is None:
         message = await store.message(text)
@@ -205,9 +209,3 @@ async def search(call: Call) -> operator.Found:
         devices=[read(asdict(one), campaign_id=one.campaign, device_id=one.device) for one in devices],
         campaigns=[operator.CampaignState(account=one.account, campaign_id=one.campaign) for one in named],
     )
-
-
-async def _accounts(call: Call, text: str) -> list[operator.AccountState]:
-    before = text[:-1] + (chr(ord(text[-1]) - 1) + "\U0010ffff" if text[-1] > " " else "")
-    found = await call.service.accounts(among=call.caller.accounts, after=before, limit=FOUND)
-    return [one for one in found if one.account.startswith(text)]

@@ -145,21 +145,17 @@ class EventStream(Response):
                 if not blocks and now - sent_at < KEEP_ALIVE_SECONDS - POLL_SECONDS:
                     continue
                 if now - checked_at >= KEEP_ALIVE_SECONDS:
-                    # A client that may see more or less than before reconnects, and starts anew.
-                    if not await self._may_go_on():
+                    try:
+                        caller = await access.authenticate(self._service, self._request, "token", counted=False)
+                        caller.require("read")
+                    except errors.ApiError:
+                        return
+                    if caller.accounts != self._caller.accounts:
+                        # The client reconnects, and sees what it may see now.
                         return
                     checked_at = now
                 await put(blocks or cursor_block(seal(reached)))
                 sent_at = time()
-
-    async def _may_go_on(self) -> bool:
-        """Whether the caller still has the grants that it began with."""
-        try:
-            caller = await access.authenticate(self._service, self._request, "token", counted=False)
-            caller.require("read")
-        except errors.ApiError:
-            return False
-        return caller.accounts == self._caller.accounts
 
 
 class AuditQuery(Params, frozen=True):

@@ -1,8 +1,8 @@
-"""Messages: published singly or in a batch (NDJSON), looked at, and redelivered."""
+"""Messages: published singly or in a batch (NDJSON), looked at, explained, and redelivered."""
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Annotated, Final, Literal
 
@@ -10,16 +10,26 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
+from ...contract import operator
 from ...contract.messages import MessageInvalid, parse_claims
-from ...contract.operator import Attempts, MessagePage, MessageState, Published, Redelivered, Redeliveries, Why
+from ...contract.operator import MessageState, Published, Reason, Why
 from ...store import views
 from ...store.ledger import reports_of
-from ...store.records import Accepted, Message, MessageFilter, NewMessage, Page
+from ...store.records import (
+    Accepted,
+    DeliveryState,
+    DeliveryStatus,
+    Lane,
+    Limits,
+    Message,
+    MessageFilter,
+    NewMessage,
+    Page,
+)
 from .. import errors, requests
 from ..requests import PageSize, Params, Time
 from ..routing import JSON, Call, Endpoint
 from .accounts import PATH as ACCOUNT_PATH
-from .reasons import reasons_for
 
 PATH: Final = "/v1/messages/{id}"
 BATCH_TYPE: Final = "application/x-ndjson"
@@ -30,6 +40,9 @@ READS_PER_PAGE: Final = 20
 _END_OF_TIME: Final = 253_402_300_799.0
 """The last second that a date can name."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_EXPIRED: Final = "expired"
+_TOLERANCE: Final = 1.0
+"""Seconds after its lane within which a delivery may be due without waiting for a schedule of its own."""
 
 
 class MessagesQuery(Params, frozen=True):
@@ -69,7 +82,7 @@ class Redeliver(Params, frozen=True):
 
 
 @Endpoint("GET", f"{ACCOUNT_PATH}/messages", query=MessagesQuery, scope="read")
-async def list_messages(call: Call) -> MessagePage:
+async def list_messages(call: Call) -> operator.MessagePage:
     """The account's messages, newest first; a page may be short although there is a cursor."""
     query = call.query(MessagesQuery)
     since, until = (time.timestamp() if time else None for time in (query.since, query.until))
@@ -77,7 +90,7 @@ async def list_messages(call: Call) -> MessagePage:
     read = partial(call.store.messages, call.account, wanted)
     found, reached = await read_page(read, call.service.cursors.open_number(query.cursor), query.limit)
     more = None if reached is None else call.service.cursors.seal(reached)
-    return MessagePage(messages=[_state(call, message) for message in found], cursor=more)
+    return operator.MessagePage(messages=[_state(call, message) for message in found], cursor=more)
 
 
 async def read_page(
@@ -146,10 +159,10 @@ async def body(call: Call) -> Response:
 
 
 @Endpoint("GET", f"{PATH}/attempts", scope="read")
-async def attempts(call: Call) -> Attempts:
+async def attempts(call: Call) -> operator.Attempts:
     """Every attempt to deliver a message, oldest first."""
     message = await _find(call)
-    return Attempts(attempts=await call.store.attempts(message.id))
+    return operator.Attempts(attempts=await call.store.attempts(message.id))
 
 
 @Endpoint("GET", f"{PATH}/why", scope="read")
@@ -161,7 +174,7 @@ async def why(call: Call) -> Why:
 
 
 @Endpoint("POST", f"{PATH}/redeliver", body=Redelivery, status=202)
-async def redeliver_one(call: Call) -> Redelivered:
+async def redeliver_one(call: Call) -> operator.Redelivered:
     """Sends a message again, at the tail of its key, with new attempts and a new time to live."""
     message = await _find(call)
     wanted = await call.json(Redelivery, optional=True)
@@ -173,7 +186,7 @@ async def redeliver_one(call: Call) -> Redelivered:
         raise errors.CONFLICT("The message is not settled yet; GET …/why says what it waits for.")
     if redelivery.refused == "pruned":
         raise errors.GONE("Retention removed the message's bytes; publish it again.")
-    return Redelivered(id=redelivery.id or message.id)
+    return operator.Redelivered(id=redelivery.id or message.id)
 
 
 @Endpoint("POST", f"{ACCOUNT_PATH}/redeliver", body=Redeliver, status=202)
@@ -184,7 +197,7 @@ async def redeliver_many(call: Call) -> Response:
     since = wanted.since.timestamp() if wanted.since else 0.0
     until = wanted.until.timestamp() if wanted.until else _END_OF_TIME
     count = await store.redeliver_all(call.account, wanted.state, since=since, until=until, dry_run=wanted.dry_run)
-    return errors.answer(Redeliveries(count=count), 200 if wanted.dry_run else 202)
+    return errors.answer(operator.Redeliveries(count=count), 200 if wanted.dry_run else 202)
 
 
 async def _admitted(
@@ -273,3 +286,72 @@ def _decode(line: bytes) -> Line:
         # The last occurrence: of two members of one name the last counts.
         start = copy.rindex(message)
         return msgspec.structs.replace(parsed, message=msgspec.Raw(line[start : start + len(message)]))
+
+
+def reasons_for(
+    message: Message, attempts: Sequence[operator.Attempt], lanes: Sequence[Lane], limits: Limits, now: float
+) -> Why:
+    """The state of a message and each reason for it, by its attempts (oldest first), its account's lanes and limits.
+    Where its deliveries differ, pending comes before dead, and dead before delivered."""
+    states = [delivery.state for delivery in message.deliveries]
+    state: DeliveryState = "pending" if "pending" in states else "dead" if "dead" in states else "delivered"
+    failed = [one for one in attempts if one.error_code not in (None, _EXPIRED)]
+    texts = [f"The last failure was {one.error_code}: {one.fix or 'see the attempts.'}" for one in failed[-1:]]
+    failure, reasons = [Reason("last_failure", text) for text in texts], list[Reason]()
+    for delivery in message.deliveries:
+        if delivery.state != state:
+            continue
+        if state == "delivered":
+            when = (
+                ""
+                if delivery.settled_at is None
+                else f" at {views.to_datetime(delivery.settled_at):%Y-%m-%dT%H:%M:%SZ}"
+            )
+            reasons.append(Reason(state, f"The receiver accepted it{when}, on attempt {delivery.attempts}."))
+        elif state == "dead":
+            times = "1 attempt" if delivery.attempts == 1 else f"{delivery.attempts} attempts"
+            given_up = Reason("given_up", f"Delivery was given up: the receiver refused {times}.")
+            expired = Reason(_EXPIRED, "It expired before the receiver accepted it.")
+            settled = Reason("settled", "It is not retried automatically: fix the cause, then redeliver it.")
+            pruned = Reason("pruned", "Retention removed its bytes: publish it again to send it.")
+            first, last = delivery.last_outcome == _EXPIRED, message.body is None
+            reasons += [expired if first else given_up, *failure, pruned if last else settled]
+        else:
+            lane = next(lane for lane in lanes if lane.consumer == delivery.consumer)
+            reasons += _waits_for(delivery, lane, limits, now)
+            if delivery.attempts > 0 or lane.health.failures > 0:
+                reasons += failure
+    return Why(state, reasons)
+
+
+def _waits_for(delivery: DeliveryStatus, lane: Lane, limits: Limits, now: float) -> list[Reason]:
+    reasons = []
+    match lane.state:
+        case "paused" if lane.health.reason == "http_410":
+            text = "The receiver answered 410 Gone, which paused the account: fix the receiver, then resume."
+            reasons.append(Reason("gone", text))
+        case "paused":
+            reasons.append(Reason("paused", "The account is paused: resume it to send this."))
+        case "held":
+            text = "No callback is registered for the account: register one to send this."
+            reasons.append(Reason("held", text))
+        case "waiting":
+            times = "once" if lane.health.failures == 1 else f"{lane.health.failures} times in a row"
+            text = f"The endpoint failed {times} ({lane.health.reason}), so delivery waits until then"
+            text = f"{text}: resume the account to retry at once."
+            reasons.append(Reason("waiting", text, views.to_datetime_or_none(lane.until)))
+    if delivery.behind is not None:
+        reasons.append(Reason("behind", f"Message {delivery.behind} of the same ordering key goes first."))
+    elif delivery.due > max(now, lane.until or 0.0) + _TOLERANCE:
+        text = "Its next attempt is scheduled for then and cannot be hurried."
+        reasons.append(Reason("scheduled", text, views.to_datetime(delivery.due)))
+    if reasons:
+        return reasons
+    others = "nothing else is waiting" if lane.pending <= 1 else f"{lane.pending} messages are waiting"
+    reasons = [Reason("due", f"It is due and will be sent when its turn comes: the lane is open, and {others}.")]
+    text = "The account is limited to {}: raise the limit to send this sooner."
+    if limits.in_flight is not None:
+        reasons.append(Reason("limited_in_flight", text.format(f"{limits.in_flight} in flight at once")))
+    if limits.per_second is not None:
+        reasons.append(Reason("limited_per_second", text.format(f"{limits.per_second:g} per second")))
+    return reasons
