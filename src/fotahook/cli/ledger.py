@@ -7,21 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 from cyclopts import App, Parameter
 
 from fotahook.client import Client
 from fotahook.contract.messages import FINAL_RANK
-from fotahook.listener.ledger import Reconciler, known_consumers, read_devices, read_ledger
-from fotahook.listener.ledger import expect as enter
-from fotahook.store import Store
-from fotahook.store.ledger import LedgerDevice
 
 from .shared import output
 from .shared.arguments import OptionalAccount, flag_class
 from .shared.errors import UsageError, flag_named
 from .shared.sources import Remote, opened, paged
+
+if TYPE_CHECKING:
+    from fotahook.store import Store
+    from fotahook.store.ledger import LedgerDevice
 
 app = App(name="ledger", help="Show which devices of a campaign have reported, and fetch what never came.")
 
@@ -29,7 +29,7 @@ Campaign: TypeAlias = Annotated[str, Parameter(help="The campaign's id.")]
 Which: TypeAlias = Literal["reported", "silent", "all"]
 All: TypeAlias = Annotated[bool, Parameter(name="--all")]
 _PAGE: Final = 1000
-_DEVICE: Final[output.Columns[LedgerDevice]] = {
+_DEVICE: "Final[output.Columns[LedgerDevice]]" = {
     **output.fields("id=device status"),
     "since": lambda it: _time(it.at),
     "from": lambda it: None if it.status is None else "report" if it.by_report else "callback",
@@ -44,7 +44,7 @@ class Inbox:
     "The campaign's account; needed if the ledger does not have the campaign yet, or of several accounts."
 
     @contextmanager
-    def open(self, campaign: str | None) -> Iterator[tuple[Store, Runner, str]]:
+    def open(self, campaign: str | None) -> "Iterator[tuple[Store, Runner, str]]":
         """The inbox's store, what runs its methods, and the account of the campaign; empty for all campaigns."""
         with opened("--inbox", self.inbox) as (store, runner):
             found = {self.account or ""}
@@ -76,6 +76,8 @@ def expect(
         file: A file with more of them, one a line; - is stdin.
         until: The day on which the campaign ends, such as 2026-12-01.
     """
+    from fotahook.listener.ledger import expect as enter  # here and below, so that --help does not wait for a listener
+
     with flags.open(campaign) as (store, runner, account):
         text = "" if file is None else sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
         names = [*devices, *filter(None, map(str.strip, text.splitlines()))]
@@ -93,6 +95,8 @@ def show(
     Args:
         devices: List these devices instead, each with its last status.
     """
+    from fotahook.listener.ledger import read_devices, read_ledger
+
     with flags.open(campaign) as (store, runner, account):
         if devices is not None:
             known = paged(lambda after: runner.run(read_devices(store, account, campaign, after, _PAGE)), "device", "")
@@ -123,6 +127,8 @@ def reconcile(
     Args:
         every: All campaigns, of --account if it is given, that are not over for a week.
     """
+    from fotahook.listener.ledger import Reconciler, known_consumers
+
     if every == (campaign is not None):
         raise UsageError("give a campaign's id, or --all")
     with flags.open(campaign) as (store, runner, account), remote.client(Client) as client:

@@ -116,7 +116,6 @@ class ListenOptions(ServerOptions):
     "Seconds for a message to arrive, and for the sender to read the response; 30 unless the module says otherwise."
 
     def check(self) -> None:
-        """A usage error for invalid values and for flags that need others, before anything is opened."""
         if (self.register is None) != (self.public_url is None):
             raise UsageError("--register ACCOUNT and --public-url URL go together")
         if self.register is None and (self.replace or self.watch or self.deregister_on_exit):
@@ -187,7 +186,6 @@ async def _listen(listener: Listener, options: ListenOptions, remote: Remote) ->
             await registration.check()
 
         async def opening() -> Mapping[ListeningSocket, ASGIApp]:
-            """Run the listener until the stack ends; what else is served."""
             async with contextlib.AsyncExitStack() as opened:
                 await opened.enter_async_context(listener.running())
                 if registration is not None and options.register is not None:

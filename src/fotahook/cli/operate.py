@@ -62,8 +62,6 @@ EVENT: Final = {"time": 20, "event": 16, "account": 16, "state": 12, "message": 
 
 @flag_class
 class Filter(Span):
-    """Which messages of an account to take."""
-
     state: MessageStateName | None = None
     "Only messages in this state."
     message_type: Annotated[str | None, Parameter(name="--type")] = None

@@ -20,7 +20,7 @@ from fotahook.client import OperatorClient
 from fotahook.contract.calls import batch_line
 from fotahook.contract.errors import ApiException
 from fotahook.contract.messages import MESSAGE_LIMIT, parse_json
-from fotahook.contract.operator import BatchMessage, MessageState, Published, Refused
+from fotahook.contract.operator import BatchMessage, Published, Refused
 
 from .operate import Filter
 from .shared.arguments import Account, OptionalAccount
@@ -43,8 +43,6 @@ BATCH_MESSAGES: Final = 1000
 BATCH_BYTES: Final = 4 * 1024 * 1024
 
 Parse = Callable[[bytes], BatchMessage]
-"""The message of a line; ValueError says what is wrong with it."""
-Fetch = Callable[[Iterable[str]], Iterable[bytes | None]]
 
 
 class Line(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -214,6 +212,8 @@ def export(
         file: Where to write them; - writes to stdout.
         force: Overwrite an existing file.
     """
+    import sqlite3  # other commands of this module do without it
+
     with contextlib.ExitStack() as stack:
         stored = stack.enter_context(source.open())
         # Before the first request: a file that cannot be written is reported at once.
@@ -225,9 +225,29 @@ def export(
             stack.callback(pool.shutdown, cancel_futures=True)
             in_turn = pool.map
         shown = file != STDIO or not sys.stdout.isatty()
-        fetch = partial(in_turn, partial(_body, stored))
-        exported, left_out = _write(which.read(stored, account), fetch, target, shown=shown)
-        if not exported + left_out:
+        exported = left_out = total = 0
+        # In a temporary file: they are listed newest first, and may not fit in memory even without bodies.
+        spool = stack.enter_context(contextlib.closing(sqlite3.connect("")))
+        spool.execute("create table listed (line blob)")
+        with counting(None, "listed", shown=shown) as advance:
+            for total, it in enumerate(which.read(stored, account), 1):
+                line = Exported(it.id, it.account, "", it.sha256, it.type, it.ordering_key, it.accepted_at)
+                spool.execute("insert into listed values (?)", [msgspec.json.encode(line)])
+                advance(total)
+        listed = spool.execute("select line from listed order by rowid desc")
+        oldest_first = (msgspec.json.decode(line, type=Exported) for (line,) in listed)
+        with counting(total, "exported", shown=shown) as advance:
+            while lines := list(islice(oldest_first, 64)):
+                bodies = in_turn(partial(_body, stored), [line.id for line in lines])
+                for line, body in zip(lines, bodies, strict=True):
+                    if body is None:
+                        left_out += 1
+                    else:
+                        exported += 1
+                        text = msgspec.json.encode(msgspec.structs.replace(line, body=body.decode())).decode()
+                        target.write(f"{printable_json(text)}\n".encode())
+                advance(exported + left_out)
+        if not total:
             warn_if_unknown(stored, account)
     if file != STDIO:
         facts = {"account": account, "file": str(file), "exported": exported, "leftOut": left_out}
@@ -243,33 +263,6 @@ def _body(stored: Messages, message_id: str) -> bytes | None:
         if error.status_code == 410:
             return None
         raise
-
-
-def _write(messages: Iterable[MessageState], fetch: Fetch, target: IO[bytes], *, shown: bool) -> tuple[int, int]:
-    import sqlite3  # other commands of this module do without it
-
-    exported = left_out = total = 0
-    # In a temporary file: they are listed newest first, and may not fit in memory even without bodies.
-    with contextlib.closing(sqlite3.connect("")) as spool:
-        spool.execute("create table listed (line blob)")
-        with counting(None, "listed", shown=shown) as advance:
-            for total, it in enumerate(messages, 1):
-                line = Exported(it.id, it.account, "", it.sha256, it.type, it.ordering_key, it.accepted_at)
-                spool.execute("insert into listed values (?)", [msgspec.json.encode(line)])
-                advance(total)
-        listed = spool.execute("select line from listed order by rowid desc")
-        oldest_first = (msgspec.json.decode(line, type=Exported) for (line,) in listed)
-        with counting(total, "exported", shown=shown) as advance:
-            while lines := list(islice(oldest_first, 64)):
-                for line, body in zip(lines, fetch([line.id for line in lines]), strict=True):
-                    if body is None:
-                        left_out += 1
-                    else:
-                        exported += 1
-                        text = msgspec.json.encode(msgspec.structs.replace(line, body=body.decode())).decode()
-                        target.write(f"{printable_json(text)}\n".encode())
-                advance(exported + left_out)
-    return exported, left_out
 
 
 @contextlib.contextmanager

@@ -93,7 +93,6 @@ class ServeOptions(SenderFlags, RetentionFlags, ServerOptions):
     "Log a line for each request, not only for those that failed."
 
     def check(self) -> None:
-        """A usage error for values that do not fit together, and for files that cannot be used."""
         if self.role != "all" and store_file("--store", self.store) is not None:
             text = f"--role {self.role}: a SQLite store has one process for all; choose --store postgresql://…"
             raise UsageError(text)

@@ -93,19 +93,16 @@ class Gate:
             return OTHER_HOST
         if scope["method"] not in ("GET", "HEAD", "OPTIONS"):
             for origin in _values(scope, b"origin"):
-                if not self._is_own(origin, host):
+                scheme, _, authority = origin.partition("://")
+                page, default = _HOST.fullmatch(authority), _DEFAULT_PORTS.get(scheme)
+                own = name, host["port"] or default
+                # A proxy may have another scheme and another Host; --allow-host names it then.
+                if not (
+                    page and default and (_name(page) in self.hosts or own == (_name(page), page["port"] or default))
+                ):
                     self._log("a call from a page of %s was refused; if it is this server's, add --allow-host", origin)
                     return OTHER_ORIGIN
         return None
-
-    def _is_own(self, origin: str, host: re.Match[str]) -> bool:
-        scheme, _, authority = origin.partition("://")
-        given, default = _HOST.fullmatch(authority), _DEFAULT_PORTS.get(scheme)
-        if given is None or default is None:
-            return False
-        # A proxy may have another scheme and another Host; --allow-host names it then.
-        own = _name(given) == _name(host) and (given["port"] or default) == (host["port"] or default)
-        return own or _name(given) in self.hosts
 
     def _log(self, text: str, value: str) -> None:
         # Each value once, and few: no client can fill the log.

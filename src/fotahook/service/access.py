@@ -86,7 +86,6 @@ async def issue(service: Service, token: str, owner: Credential, now: float, sto
 
 
 async def end(service: Service, issued: Credential, store: Store | None = None) -> None:
-    """End a token or session at once; `store` records it in the audit log."""
     await (store or service.store).drop_credentials(issued.kind, [issued.id])
     service.token_cache.invalidate(issued.kind, issued.id)
 

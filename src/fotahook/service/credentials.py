@@ -184,7 +184,6 @@ async def withdraw_dev(store: Store) -> None:
 
 
 async def list_credentials(store: Store, kind: Kind) -> list[Credential]:
-    """All clients or users, oldest first."""
     found = [*await store.credentials(kind, ""), *await store.credentials(kind, _DEV)]
     return sorted(found, key=lambda each: each.created_at)
 

@@ -205,21 +205,17 @@ class AccountQuotas:
     """The quotas of an account that has none of its own; 0 for no limit."""
 
     pending_messages: int = 1_000_000
-    """Undelivered messages."""
     pending_bytes: int = 4 * 1024**3
-    """Of undelivered messages."""
     publishes_per_second: int = 20_000
     """On average over a minute, by all clients together."""
     changes_per_hour: int = 1_000
     """Changes of the callback, the limits, the signing keys, and of whether the account is paused."""
 
     def of(self, limits: Limits) -> "AccountQuotas":
-        """The quotas of an account, for which an operator set these."""
         own = {name: getattr(limits, name) for name in NAMES}
         return replace(self, **{name: value for name, value in own.items() if value is not None})
 
     def exceeds(self, other: "AccountQuotas") -> bool:
-        """Whether any of these allows more than another one's."""
         return any((getattr(self, name) or math.inf) > (getattr(other, name) or math.inf) for name in NAMES)
 
 

@@ -61,7 +61,6 @@ class Metrics:
         self._streams = gauge("event_streams", "Open event streams.")
 
     def around(self, store: Store) -> Store:
-        """The store, with its writes and leases counted."""
         return cast(Store, _CountedStore(store, self))
 
     async def text(self, store: Store, streams: int, *, is_up: bool) -> bytes:

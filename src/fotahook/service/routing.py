@@ -194,7 +194,6 @@ class App(Starlette):
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
-    """The answer to an exception: the one place where exceptions become answers."""
     match error:
         case ApiError():
             answer = error

@@ -47,7 +47,6 @@ def _span(text: str) -> timedelta | None:
 
 
 def parse_time(flag: str, text: str, now: float) -> datetime:
-    """The point in time that a flag names; UsageError if it is invalid."""
     try:
         span = _span(text)
         moment = datetime.fromisoformat(text) if span is None else datetime.fromtimestamp(now, UTC) - span
@@ -82,7 +81,6 @@ class Span:
 
 
 def split_at_commas(_: object, tokens: Sequence[Token]) -> tuple[str, ...]:
-    """The values of a list flag, which may be given as A,B too."""
     values = [value.strip() for token in tokens for value in token.value.split(",")]
     if not all(values):
         raise UsageError(f"{tokens[0].keyword}: an item of the list is empty")

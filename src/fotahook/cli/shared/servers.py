@@ -76,7 +76,6 @@ def _refuse_empty(app: App, commands: tuple[str, ...], arguments: ArgumentCollec
 
 
 def _remember_origins(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Keep, for --explain, where each flag came from."""
     first = {argument.name: argument.tokens[0] for argument in arguments if argument.tokens}
     names = {"cli": "command line", "env": None}
     _origins.set({flag: names.get(token.source, token.source) or str(token.keyword) for flag, token in first.items()})
@@ -154,7 +153,6 @@ class ServerOptions:
         return Gate(app, hosts=hosts, any_host=any_host, proxies=parse_networks(self.trusted_proxy))
 
     def print_explanation(self, *rows: tuple[str, str, str]) -> None:
-        """What --explain prints: every flag with its value and origin, and these rows."""
         explained: list[Sequence[object]] = []
         for name, value in vars(self).items():
             flag = "--" + name.replace("_", "-")

@@ -168,7 +168,6 @@ def opened(flag: str, url: str, *, new: bool = False) -> "Iterator[tuple[Store, 
 
 
 def paged(read: Callable[[Any], Sequence[T]], name: str, last: str | int | None) -> Iterator[T]:
-    """What is read page by page, each behind the attribute `name` of the last item."""
     while page := read(last):
         last = getattr(page[-1], name)
         yield from page

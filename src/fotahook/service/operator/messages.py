@@ -38,7 +38,6 @@ TURN_BYTES: Final = 32 * 1024
 LINE_BYTES: Final = 1024
 READS_PER_PAGE: Final = 20
 _END_OF_TIME: Final = 253_402_300_799.0
-"""The last second that a date can name."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _EXPIRED: Final = "expired"
 _TOLERANCE: Final = 1.0
@@ -125,7 +124,7 @@ async def publish(call: Call) -> Published:
 async def publish_batch(call: Call) -> Response:
     """Answers each line, in order, once the valid ones are on disk, all in one transaction."""
     lines: list[NewMessage | Published | dict[str, str]] = []
-    room, limit = 0, call.service.settings.batch_lines
+    room, limit, largest = 0, call.service.settings.batch_lines, call.service.settings.message_limit
     async for line in _lines(call):
         if len(lines) == limit:
             raise errors.TOO_MANY_LINES(limit=limit)
@@ -133,7 +132,18 @@ async def publish_batch(call: Call) -> Response:
             await call.service.loop_turns.wait(call.caller.name)
             room = TURN_BYTES
         room -= LINE_BYTES + len(line)
-        lines.append(await _parse(call, line))
+        try:
+            parsed = _decode(line)
+            if not call.caller.has(requests.check_account(parsed.account)):
+                raise errors.NO_ACCOUNT()
+            body = bytes(parsed.message)
+            if len(body) > largest:
+                raise errors.TOO_LARGE(what="message", limit=largest)
+            keys = {"orderingKey": parsed.ordering_key, "idempotencyKey": parsed.idempotency_key}
+            checked = (requests.key(name, key) for name, key in keys.items())
+            lines.append(await _admitted(call, parsed.account, body, *checked))
+        except errors.ApiError as error:
+            lines.append(error.content)
     if not lines:
         raise errors.NO_BODY()
     messages = [line for line in lines if isinstance(line, NewMessage)]
@@ -256,20 +266,6 @@ async def _lines(call: Call) -> AsyncIterator[bytes]:
             line = bytearray(start)
     if line.strip():
         yield bytes(line)
-
-
-async def _parse(call: Call, content: bytes) -> NewMessage | Published | dict[str, str]:
-    try:
-        line, limit = _decode(content), call.service.settings.message_limit
-        if not call.caller.has(requests.check_account(line.account)):
-            raise errors.NO_ACCOUNT()
-        body = bytes(line.message)
-        if len(body) > limit:
-            raise errors.TOO_LARGE(what="message", limit=limit)
-        keys = {"orderingKey": line.ordering_key, "idempotencyKey": line.idempotency_key}
-        return await _admitted(call, line.account, body, *(requests.key(name, key) for name, key in keys.items()))
-    except errors.ApiError as error:
-        return error.content
 
 
 def _decode(line: bytes) -> Line:
