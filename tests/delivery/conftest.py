@@ -8,7 +8,6 @@ import pytest
 
 from fotahook.delivery import Deliver, Dispatcher, Outcome, Rules
 from fotahook.delivery.lane import LaneWorker
-from fotahook.delivery.runtime import ClockWatch
 from fotahook.store import open_store
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Health, Lease, Limits, NewMessage, StoreUnavailable
@@ -147,7 +146,8 @@ class Server(LaneWorker):
         try:
             await asyncio.shield(self.begin())
         finally:
-            await self.abandon()
+            self.end()
+            await asyncio.wait([self.ended])
 
 
 def a_server(
@@ -177,7 +177,7 @@ def a_dispatcher(
     monotonic = monotonic or clock
     lanes = 0 if others_wait else 100
     dispatcher = Dispatcher(store, deliver, lanes=lanes, in_flight=100, clock=clock, monotonic=monotonic, jitter=jitter)
-    dispatcher.watch = ClockWatch(monotonic, believed=True)
+    dispatcher.watch._jumped_at = None
     dispatcher.on_recovered = lambda lease: None  # type: ignore[method-assign]
     return dispatcher
 

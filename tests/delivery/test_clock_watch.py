@@ -9,7 +9,8 @@ class Clocks:
     def __init__(self) -> None:
         self.now = 1000.0
         self.ahead = 0.0
-        self.watch = ClockWatch(lambda: self.now, believed=True)
+        self.watch = ClockWatch(lambda: self.now)
+        self.now += TRUST_SECONDS
 
     def read(self) -> bool:
         return self.watch.is_steady(1.7e9 + self.now + self.ahead)
@@ -64,7 +65,7 @@ def test_a_jump_back_is_told_once() -> None:
 
 def test_a_clock_that_may_be_wrong_from_the_start_is_believed_after_ten_minutes() -> None:
     clocks = Clocks()
-    clocks.watch = ClockWatch(lambda: clocks.now, believed=False)
+    clocks.watch = ClockWatch(lambda: clocks.now)
     assert not clocks.read()
     assert not clocks.steady_after(TRUST_SECONDS - 1)
     assert clocks.steady_after(1)

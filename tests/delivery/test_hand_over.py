@@ -188,7 +188,8 @@ async def test_no_more_is_taken_from_memory_than_a_lane_may_fetch(
     assert (len(worker._stock), worker._stock.may_have_more) == (8, False)
     worker.hand([a_delivery(seq=9)], more=False)
     assert (len(worker._stock), worker._stock.may_have_more) == (8, True)
-    await worker.abandon()
+    worker.end()
+    await asyncio.wait([worker.ended])
 
 
 async def test_a_dispatcher_that_stops_takes_no_leases(store: Store, accept: Accept) -> None:

@@ -131,10 +131,6 @@ async def connect_socket(address: str, port: int) -> socket.socket:
     return sock
 
 
-class ClientCertificateDemanded(ssl.SSLError):
-    """The receiver ended the handshake because of the client certificate, or its absence."""
-
-
 class _Handshake(ssl.SSLObject):
     def do_handshake(self) -> None:
         try:
@@ -143,7 +139,7 @@ class _Handshake(ssl.SSLObject):
             # With TLS 1.2 the alert is the one for "no common cipher"; but once a cipher is chosen, only the
             # certificate can be missing.
             if error.reason == "SSLV3_ALERT_HANDSHAKE_FAILURE" and self.cipher():
-                raise ClientCertificateDemanded(*error.args) from error
+                error.reason = "CERTIFICATE_REQUIRED"
             raise
 
 
@@ -165,5 +161,4 @@ def code_of_tls_error(error: ssl.SSLError) -> str:
         # OpenSSL's X509_V_ERR_* numbers.
         known = {10: "tls_expired", 62: "tls_wrong_host", 64: "tls_wrong_host"}
         return known.get(error.verify_code, "tls_untrusted")
-    demanded = isinstance(error, ClientCertificateDemanded) or any(word in (error.reason or "") for word in _DEMANDS)
-    return "tls_client_certificate" if demanded else "tls_failed"
+    return "tls_client_certificate" if any(word in (error.reason or "") for word in _DEMANDS) else "tls_failed"

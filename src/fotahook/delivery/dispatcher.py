@@ -60,7 +60,7 @@ class Dispatcher(Runtime):
         self._wakeup = asyncio.Event()
         # Lanes that hang make room for others.
         self.places = Places(self.in_flight, on_slow=self._wakeup.set)
-        self.watch = ClockWatch(self.monotonic, believed=False)
+        self.watch = ClockWatch(self.monotonic)
 
     @property
     def longest_wait(self) -> float:
@@ -95,7 +95,9 @@ class Dispatcher(Runtime):
             recovering = list(self._recovering.values())
             for task in recovering:
                 task.cancel()
-            ending = [worker.abandon() for worker in self._workers]
+            for worker in self._workers:
+                worker.end()
+            ending = [worker.ended for worker in self._workers]
             await asyncio.gather(*recovering, *ending, return_exceptions=True)
 
     def room(self) -> int:

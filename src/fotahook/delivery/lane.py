@@ -82,10 +82,6 @@ class LaneWorker:
         self._look_soon()
         return self.ended
 
-    async def abandon(self) -> None:
-        self._end()
-        await asyncio.wait([self.ended])
-
     def _look_soon(self) -> None:
         if not self._looking:
             self._looking = True
@@ -109,7 +105,7 @@ class LaneWorker:
             if self._attempts or self._waits:
                 self._set_alarm()
         except Exception as error:
-            self._end(error)
+            self.end(error)
 
     def _run(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
@@ -122,7 +118,7 @@ class LaneWorker:
         else:
             self._settling = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._end(error)
+            self.end(error)
         if self._over:
             self._leave()
         else:
@@ -141,7 +137,7 @@ class LaneWorker:
                 alarm.cancel()
             self._alarm = self._loop.call_later(seconds, self._look)
 
-    def _end(self, error: BaseException | None = None) -> None:
+    def end(self, error: BaseException | None = None) -> None:
         """End what still runs: nothing, unless the lease was lost, something broke or the worker is abandoned."""
         if self._over:
             return
@@ -280,7 +276,7 @@ class LaneWorker:
         try:
             self._start()
         except Exception as error:
-            self._end(error)
+            self.end(error)
         self._look_if_needed()
 
     def _look_if_needed(self) -> None:
@@ -298,7 +294,7 @@ class LaneWorker:
         outcome = attempt.outcome
         if self._over or outcome is None:
             # Without an outcome, its event loop ends: nothing is known of the message, which is sent again.
-            self._end()
+            self.end()
             self._leave()
             return
         try:
@@ -319,7 +315,7 @@ class LaneWorker:
                     log.warning("attempt failed: message %s of %s to %s: %s; %s", *about)
             self._start()
         except Exception as error:
-            self._end(error)
+            self.end(error)
         self._look_if_needed()
 
     def _judge(self, decision: Decision) -> None:
@@ -370,7 +366,7 @@ class LaneWorker:
             except StoreError as error:
                 if self._now() >= self._leased_until:
                     log.warning("lane %s is lost: the store is unavailable: %s", self.lease.account, error)
-                    self._end()
+                    self.end()
                     return
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
@@ -383,7 +379,7 @@ class LaneWorker:
             else:
                 if not self._ending:
                     log.warning("lane %s lost its lease; its running attempts may be sent twice", self.lease.account)
-                self._end()
+                self.end()
             return
 
     def _apply(self, lease: Lease) -> None:

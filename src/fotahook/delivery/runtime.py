@@ -67,15 +67,12 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClockWatch:
-    """Compares a store's clock with the monotonic one. A clock is steady unless it jumped in the last ten minutes.
+    """Compares a store's clock with the monotonic one. It is steady once it has run for ten minutes without a jump."""
 
-    One that may have been wrong from the start (not `believed`) becomes steady ten minutes later.
-    """
-
-    def __init__(self, monotonic: Callable[[], float], *, believed: bool) -> None:
+    def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._offset: float | None = None
-        self._jumped_at: float | None = None if believed else monotonic()
+        self._jumped_at: float | None = monotonic()
         self.went_back = False
         """Whether the clock jumped back before the last reading: what was written until then may be ahead of it."""
 
@@ -131,7 +128,7 @@ async def run_maintenance(
     A lane that is due only after `longest_wait` seconds was written while the clock was ahead, and is due now.
     Nothing is removed for its age until the clock has run steadily for ten minutes: it may be wrong from the start.
     """
-    watch, was_steady, forget_at = ClockWatch(monotonic, believed=False), False, monotonic()
+    watch, was_steady, forget_at = ClockWatch(monotonic), False, monotonic()
     while True:
         try:
             now = await store.now()

@@ -130,9 +130,8 @@ class Sender:
 
     def deliver(self, lease: Lease, delivery: Delivery) -> Attempt:
         """Send the message's bytes to the lane's callback, with one POST."""
-        attempt = delivery.attempts + delivery.strikes + 1
-        url = lease.url or ""
-        return self.send_signed(url, delivery.account, lease.signing_keys, delivery.message, delivery.body, attempt)
+        attempt, keys = delivery.attempts + delivery.strikes + 1, lease.signing_keys
+        return self.send_signed(lease.url or "", delivery.account, keys, delivery.message, delivery.body, attempt)
 
     def send_signed(
         self, url: str, account: str, key_ids: tuple[str, ...], message_id: str, body: bytes, attempt: int = 1

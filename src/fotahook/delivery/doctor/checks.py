@@ -164,7 +164,9 @@ async def check_tls(target: Target, address: str, *, now: float) -> list[Check]:
         found = f"no TLS connection within {target.sender.connect_timeout:g} s"
         return [failed("tls", found, "Check that the port speaks TLS, and the load of the receiver.")]
     except OSError as error:
-        return [failed("tls", f"no TLS connection: {_reason(error)}", FIXES["tls_failed"])]
+        named = error.reason.replace("_", " ").lower() if isinstance(error, ssl.SSLError) and error.reason else ""
+        why = named or error.strerror or str(error) or type(error).__name__
+        return [failed("tls", f"no TLS connection: {why}", FIXES["tls_failed"])]
     except ValueError as error:
         fix = "Install a certificate that follows the standard."
         return [failed("tls", f"the certificate cannot be read: {error}", fix)]
@@ -200,20 +202,8 @@ async def _check_trust(target: Target, address: str, sent: Chain) -> tuple[Chain
         found = f"{count}, up to {_name(chain[-1].subject)}, which is trusted through --ca-file alone"
         fix = "Your own service accepts it with the same --ca-file; ThingSpace requires a public authority."
         return chain, warned("trust", found, fix)
-    return sent[:1], _untrusted(chain.verify_code, chain.verify_message, sent[-1], count)
-
-
-async def _verified_chain(
-    target: Target, address: str, *, ca_file: Path | None
-) -> Chain | ssl.SSLCertVerificationError:
-    try:
-        return (await _shake_hands(target, address, _context(target, ca_file=ca_file, check_hostname=False)))[1]
-    except ssl.SSLCertVerificationError as error:
-        return error
-
-
-def _untrusted(code: int, message: str, last: x509.Certificate, count: str) -> Check:
-    found, fix = f"{message}; {count}, up to {_name(last.issuer)}", FIXES["tls_untrusted"]
+    last, code = sent[-1], chain.verify_code
+    found, fix = f"{chain.verify_message}; {count}, up to {_name(last.issuer)}", FIXES["tls_untrusted"]
     if code == _SELF_SIGNED:
         found = f"the certificate is self-signed, by {_name(last.subject)}"
         fix = "Install one from a public authority: ThingSpace accepts no self-signed ones. Your own service trusts it "
@@ -223,7 +213,16 @@ def _untrusted(code: int, message: str, last: x509.Certificate, count: str) -> C
         found += "nor trusted"
         fix = "Install the certificate with its intermediates, often a file called fullchain.pem. If the authority is "
         fix += "your own, give it with --ca-file."
-    return failed("trust", found, fix)
+    return sent[:1], failed("trust", found, fix)
+
+
+async def _verified_chain(
+    target: Target, address: str, *, ca_file: Path | None
+) -> Chain | ssl.SSLCertVerificationError:
+    try:
+        return (await _shake_hands(target, address, _context(target, ca_file=ca_file, check_hostname=False)))[1]
+    except ssl.SSLCertVerificationError as error:
+        return error
 
 
 def _check_dates(chain: Chain, now: float) -> Check:
@@ -268,12 +267,6 @@ def _name(name: x509.Name) -> str:
     """The common name, or the whole name if it has none."""
     common = name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
     return str(common[0].value) if common else name.rfc4514_string() or "(no name)"
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.replace("_", " ").lower()
-    return error.strerror or str(error) or type(error).__name__
 
 
 def _certificates(connection: ssl.SSLObject, verified: bool) -> Chain:
