@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 BODY_MEMORY: Final = 64 * 1024 * 1024
 """For all bodies that are received at the same time; one sender gets half of it at most."""
 BODY_CUT_OFF: Final = "the body ended before it was complete"
+Share: TypeAlias = contextlib.AbstractContextManager[Callable[[int], bool]]
 _SMALL_BODY: Final = 64 * 1024
 """Bytes that a server holds of a request anyway, before anybody reads it."""
 
@@ -305,14 +306,18 @@ class Listener:
             return Response(200, self.metrics().encode(), content_type=b"text/plain; version=0.0.4")
         # The rest of a body that was not read must not be read as the next request.
         failed = ((b"connection", b"close"),) if scope.get("http_version", "").startswith("1") else ()
-        with contextlib.ExitStack() as held:
-            read_body = partial(self._read_body, receive, held)
+        held: list[Share] = []
+        read_body = partial(self._read_body, receive, held)
+        try:
             return await self.request_handler.respond(
                 method, path, peer, scope["headers"], read_body, self._inbox.accept, self._inbox.check, *failed
             )
+        finally:
+            for share in held:
+                share.__exit__(None, None, None)
 
     async def _read_body(
-        self, receive: "Receive", held: contextlib.ExitStack, headers: Mapping[str, str], peer: str | None
+        self, receive: "Receive", held: list[Share], headers: Mapping[str, str], peer: str | None
     ) -> bytes:
         """The body of a request, whose share of the memory is `held` if it is long."""
         chunks: list[bytes] = []
@@ -333,7 +338,8 @@ class Listener:
                     if size > _SMALL_BODY:
                         if take is None:
                             sender = address_key(self.request_handler.sender(peer, headers))
-                            take = held.enter_context(self._bodies.share(sender))
+                            held.append(share := self._bodies.share(sender))
+                            take = share.__enter__()
                         if not take(size - taken):
                             raise WebhookRejected(503, "too many messages arrive at once; send it again")
                         taken = size

@@ -215,7 +215,6 @@ _HEADERS: Final = {name.encode(): name for name in (*_SINGLE_HEADERS, *_LIST_HEA
 _ENCODING_LIMIT: Final = 40
 
 ChooseConsumers = Callable[[str, CallbackMessage], tuple[str, ...]]
-"""Returns the consumers that get a message of an account."""
 
 
 def read_headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

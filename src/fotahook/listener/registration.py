@@ -21,7 +21,6 @@ from fotahook.store import Store
 log = logging.getLogger("fotahook.listener")
 
 WATCH_SECONDS: Final = 180.0
-"""Interval at which the registration is checked."""
 END_SECONDS: Final = 5.0
 """Timeout of deregistering: the process is killed soon, and handlers in progress need time too."""
 OVERLAP_SECONDS: Final = 20 * 60.0

@@ -21,7 +21,6 @@ from . import validation
 from .intake import DEDUPE_WINDOW, Verification
 
 ReportClient: TypeAlias = Client | AsyncClient
-"""Reads ThingSpace's reports."""
 
 HEALTH_PATH: Final = "/healthz"
 ACCEPT_SECONDS: Final = 3.0

@@ -56,7 +56,8 @@ class Turns(Generic[T]):
             if key is not None:
                 keys.add(key)
             room -= weight
-            self._now = max(self._now, start)
+            if start > self._now:
+                self._now = start
             taken.append(item)
         ends = self._ends.items() if self._waiting else ()
         self._ends = {owner: end for owner, end in ends if end > self._now}
@@ -79,22 +80,20 @@ class Batcher(Generic[Item, Result]):
         """The item's result. A caller that is cancelled leaves its item in the batch. A batch has one of each key."""
         if self._closed:
             raise StoreUnavailable("the store is closed")
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
         self._turns.put((item, future), owner, weight, key)
-        if self._running() is None:
-            self._worker = asyncio.create_task(self._work())
+        # A worker ends with its event loop, which may be an earlier one.
+        if (worker := self._worker) is None or worker.done() or worker.get_loop() is not loop:
+            self._worker = loop.create_task(self._work())
         return await future
 
     async def close(self) -> None:
         """Refuse new items, and finish those that were submitted."""
         self._closed = True
-        if (worker := self._running()) is not None:
-            await worker
-
-    def _running(self) -> asyncio.Task[None] | None:
-        """The worker while it runs; it ends with its event loop, which may be an earlier one."""
         worker, loop = self._worker, asyncio.get_running_loop()
-        return None if worker is None or worker.done() or worker.get_loop() is not loop else worker
+        if worker is not None and not worker.done() and worker.get_loop() is loop:
+            await worker
 
     async def _work(self) -> None:
         while self._turns:
