@@ -25,8 +25,6 @@ from .shared.output import Json, fields, note, print_json, print_records, print_
 from .shared.sources import secret_key_from_environment
 
 ACCOUNT: Final = "fotahook-doctor"
-
-
 T = TypeVar("T")
 InDelivery = Annotated[T, Parameter(group=Group("Delivery", sort_key=3))]
 Timeout: TypeAlias = Annotated[float, Parameter(validator=Number(gt=0, lte=300))]

@@ -86,9 +86,8 @@ class ConnectionLimiter:
 
     def add(self, connection: "LimitedProtocol", address: str) -> None:
         """Count a connection that was just accepted, and say in its `refusal` if its requests are to be refused. At a
-        limit, connections that wait for their client make room: those waiting longest first, uploads last. So slow
-        clients push out one another, and others at their address get through. At the limit in all it is the turn of the
-        address with most connections. Only where all of them wait for the app is the new one refused."""
+        limit, connections that wait for their client make room: those waiting longest first, uploads last; at the limit
+        in all, those of the address with most. Only where all of them wait for the app is the new one refused."""
         connection.address = address_key(address)
         connections = self._by_address[connection.address]
         connections.add(connection)

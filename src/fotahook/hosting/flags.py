@@ -52,7 +52,7 @@ def server_tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLCon
         return None
     flags = f"--tls-cert {certificate}" + (f" --tls-key {key}" if key else "")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _load_certificate(context, flags, certificate, key)
+    _load(flags, context.load_cert_chain, certificate, key)
     return context
 
 
@@ -60,25 +60,21 @@ def check_pem_files(*, ca_file: Path | None = None, client_cert: Path | None = N
     """HostingError if a file given by --ca-file or --client-cert cannot be loaded."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if ca_file is not None:
-        _load(f"--ca-file {ca_file}", context.load_verify_locations, ca_file)
+        _load(f"--ca-file {ca_file}", lambda file, *_: context.load_verify_locations(file), ca_file)
     if client_cert is not None:
-        _load_certificate(context, f"--client-cert {client_cert}", client_cert)
+        _load(f"--client-cert {client_cert}", context.load_cert_chain, client_cert)
 
 
-def _load_certificate(context: ssl.SSLContext, flags: str, certificate: Path, key: Path | None = None) -> None:
+def _load(flags: str, load: Callable[..., None], file: Path, key: Path | None = None) -> None:
     def refuse_passphrase() -> str:
         raise HostingError(
             f"{f'--tls-key {key}' if key else flags}: the private key is encrypted, and fotahook does not ask for a "
-            f"passphrase; give a key without one, as openssl pkey -in {key or certificate} prints it, in a file that "
+            f"passphrase; give a key without one, as openssl pkey -in {key or file} prints it, in a file that "
             "only its owner can read"
         )
 
-    _load(flags, context.load_cert_chain, certificate, key, refuse_passphrase)
-
-
-def _load(flags: str, load: Callable[..., None], *given: object) -> None:
     try:
-        load(*given)
+        load(file, key, refuse_passphrase)
     except OSError as error:
         rule = "they must be PEM files that belong together" if "--tls-key" in flags else "it must be a PEM file"
         raise HostingError(f"{flags}: {error.strerror or error}; {rule}") from error

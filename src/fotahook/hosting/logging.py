@@ -1,6 +1,5 @@
 """Logging to stderr: readable lines at a terminal, one JSON object a line elsewhere. Every response has a request id,
-and so has every log line of the request. Failed requests are logged; successful ones appear in the metrics, and in the
-log only where every request is to be logged."""
+and so has every log line of the request. Failed requests are logged, and successful ones where that is asked for."""
 
 import contextlib
 import logging

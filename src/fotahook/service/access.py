@@ -68,15 +68,24 @@ async def authenticate(service: Service, request: Request, kind: Authentication,
     """The caller of a request. Raises an ApiError if it is unknown, or, if counted, over the client's rate limit."""
     if kind == "anyone":
         return Caller(())
-    first = await (_client if kind == "client" else _token)(service, request)
+    if kind == "client":
+        first = await _client(service, request)
+    elif not (token := _authorization(request, "bearer") or console_token(request)):
+        raise errors.NO_TOKEN()
+    else:
+        if not service.token_cache.knows("token", known_as := token_id(token)):
+            check_stranger(service, request)
+        if (found := await service.token_cache.find("token", known_as)) is None:
+            service.stranger_limiter.count(address_key(address_of(request)), service.now())
+            raise errors.WRONG_TOKEN()
+        first = check_network(found, request)
     if counted:
         service.rate_limiter.count(first.id if kind == "client" else first.owner, service.now())
     return Caller((first, await _session(service, request)) if kind == "both tokens" else (first,))
 
 
 async def issue(service: Service, token: str, owner: Credential, now: float, store: Store) -> Credential:
-    """Store a client's new token or a user's new session. Raises an ApiError if the owner is revoked meanwhile. `store`
-    records it in the audit log."""
+    """Store a client's new token or a user's new session. Raises an ApiError if the owner is revoked meanwhile."""
     kind, seconds, refusal = _ISSUED[owner.kind]
     issued = Credential(kind=kind, id=token_id(token), owner=owner.id, created_at=now, expires_at=now + seconds)
     issued = inherit(owner, issued)
@@ -124,18 +133,6 @@ async def verify_client(service: Service, request: Request, client_id: str, secr
         raise
 
 
-async def _token(service: Service, request: Request) -> Credential:
-    if not (token := _authorization(request, "bearer") or console_token(request)):
-        raise errors.NO_TOKEN()
-    known_as = token_id(token)
-    if not service.token_cache.knows("token", known_as):
-        check_stranger(service, request)
-    if (found := await service.token_cache.find("token", known_as)) is None:
-        service.stranger_limiter.count(address_key(address_of(request)), service.now())
-        raise errors.WRONG_TOKEN()
-    return check_network(found, request)
-
-
 def address_of(request: Request) -> str:
     """The client's address; "" if the server does not know it."""
     return request.client.host if request.client else ""
@@ -157,8 +154,7 @@ def check_network(credential: Credential, request: Request) -> Credential:
 
 
 def console_token(request: Request) -> str | None:
-    """The token of the console's cookie. It counts on requests with the page's header only, so that no other site
-    can use it."""
+    """The token of the console's cookie, which counts only with the page's header: no other site can use it."""
     return request.cookies.get(CONSOLE_COOKIE) if CONSOLE_HEADER in request.headers else None
 
 

@@ -104,8 +104,7 @@ class TokenCache:
 
 
 class Service:
-    """The parts of one service. `checks`: what else must work for it to be ready, by name; `closing` ends the event
-    streams, which would not end by themselves."""
+    """The parts of one service. `closing` ends the event streams, which would not end by themselves."""
 
     def __init__(
         self, store: Store, settings: Settings, metrics: Metrics, checks: Mapping[str, Check], closing: asyncio.Event

@@ -1,6 +1,5 @@
-"""Calls that need no token: health checks, metrics, the public signing keys, the OpenAPI description, and the console's
-session: a cookie that no script can read carries a client's access token. The cookie counts only on requests with the
-page's own header, which no other site can send without being asked first."""
+"""Calls that need no token: health checks, metrics, public signing keys, the OpenAPI description, and the console's
+session. Its cookie, which no script can read, counts only with the page's own header, which no other site can send."""
 
 import secrets
 from dataclasses import asdict, replace

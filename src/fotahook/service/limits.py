@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Final, Literal, TypeVar
 
@@ -122,10 +121,9 @@ class RateLimiter:
 
 
 class LoopTurns:
-    """Lets one of the requests that parse much go on in each turn of the loop, so that other requests wait little.
-    Clients take turns. After a long one the loop belongs to others for as long."""
+    """Lets one of the requests that parse much go on in each turn of the loop; after a long one, others for as long."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, monotonic: Clock = time.monotonic) -> None:
         self._monotonic, self._began = monotonic, 0.0
         self._waiting: Turns[asyncio.Future[None]] = Turns(0)
         self._running: asyncio.Task[None] | None = None
@@ -242,9 +240,7 @@ class Quotas:
     store, in short looks, and grows here with each message until it is counted again: at once where a quota seems to be
     reached, but never for more than a twentieth of the time."""
 
-    def __init__(
-        self, quotas: AccountQuotas, store: Store, clock: Clock, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, quotas: AccountQuotas, store: Store, clock: Clock, monotonic: Clock = time.monotonic) -> None:
         self._quotas, self._store, self._clock, self._monotonic = quotas, store, clock, monotonic
         self._publishes = RateLimiter(60 * quotas.publishes_per_second)
         self._changes = RateLimiter(quotas.changes_per_hour, span=3600.0)
@@ -271,21 +267,16 @@ class Quotas:
             put_newest(self._usages, account, usage)
         if usage.count_again_at == -math.inf or usage.reached(quotas, size):
             async with usage.counting:
-                await self._count(account, usage)
+                if (began := self._monotonic()) >= usage.count_again_at:
+                    messages = waiting = after = 0
+                    found = COUNT_STEP
+                    while found >= COUNT_STEP:
+                        found, more, after = await self._store.pending_usage(account, after=after, limit=COUNT_STEP)
+                        messages, waiting = messages + found, waiting + more
+                    usage.messages, usage.bytes = messages, waiting
+                    ended = self._monotonic()
+                    usage.count_again_at = ended + max(RECOUNT_SECONDS, _DUTY * (ended - began))
             if (reached := usage.reached(quotas, size)) is not None:
                 raise errors.QUOTA_REACHED(reached)
         usage.messages += 1
         usage.bytes += size
-
-    async def _count(self, account: str, usage: _Usage) -> None:
-        began = self._monotonic()
-        if began < usage.count_again_at:
-            return
-        messages = size = after = 0
-        found = COUNT_STEP
-        while found >= COUNT_STEP:
-            found, their_size, after = await self._store.pending_usage(account, after=after, limit=COUNT_STEP)
-            messages, size = messages + found, size + their_size
-        usage.messages, usage.bytes = messages, size
-        ended = self._monotonic()
-        usage.count_again_at = ended + max(RECOUNT_SECONDS, _DUTY * (ended - began))

@@ -5,7 +5,7 @@ import collections
 import contextlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from ..contract.operator import Attempt, Backlog, Latency, RegisteredCallback, StateCounts
 from ..store import records
-from ..store.base import AskForLeases, Receive, Store
+from ..store.base import AskForLeases, Clock, Receive, Store
 from ..store.records import Lease
 from ..store.views import to_datetime
 from .limits import put_newest
@@ -33,9 +33,7 @@ COMMITS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 class Metrics:
     """The metrics of one process. `clock` is the one by which messages are accepted."""
 
-    def __init__(
-        self, *, clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, *, clock: Clock = time.time, monotonic: Clock = time.monotonic) -> None:
         self.clock, self.monotonic = clock, monotonic
         self._registry = registry = CollectorRegistry()
         self._reading = asyncio.Lock()
@@ -145,7 +143,7 @@ class _CountedStore:
 class Overviews:
     """Reads overviews, and keeps each for two seconds, since a page asks again with every event. For one event loop."""
 
-    def __init__(self, store: Store, clock: Callable[[], float], consumer: str) -> None:
+    def __init__(self, store: Store, clock: Clock, consumer: str) -> None:
         self._store, self._clock, self._consumer = store, clock, consumer
         self._kept: dict[tuple[str, tuple[str, ...] | None], tuple[float, Overview]] = {}
 

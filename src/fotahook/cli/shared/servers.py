@@ -1,7 +1,5 @@
-"""What `fotahook serve` and `fotahook listen` share: options and where their values come from, and the console.
-
-A value comes from the command line, then from FOTAHOOK_…, then from the file of --config.
-"""
+"""What `fotahook serve` and `fotahook listen` share: the console, and options. Their values come from the command line,
+then from FOTAHOOK_…, then from the file of --config."""
 
 import contextlib
 import mimetypes

@@ -12,20 +12,10 @@ from starlette.responses import Response
 
 from ...contract import operator
 from ...contract.messages import MessageInvalid, parse_claims
-from ...contract.operator import MessageState, Published, Reason, Why
-from ...store import views
+from ...contract.operator import Attempt, MessageState, Published, Reason, Why
+from ...store import records, views
 from ...store.ledger import reports_of
-from ...store.records import (
-    Accepted,
-    DeliveryState,
-    DeliveryStatus,
-    Lane,
-    Limits,
-    Message,
-    MessageFilter,
-    NewMessage,
-    Page,
-)
+from ...store.records import Accepted, Lane, Limits, Message, MessageFilter, NewMessage, Page
 from .. import errors, requests
 from ..requests import PageSize, Params, Time
 from ..routing import JSON, Call, Endpoint
@@ -285,12 +275,12 @@ def _decode(line: bytes) -> Line:
 
 
 def reasons_for(
-    message: Message, attempts: Sequence[operator.Attempt], lanes: Sequence[Lane], limits: Limits, now: float
+    message: Message, attempts: Sequence[Attempt], lanes: Sequence[Lane], limits: Limits, now: float
 ) -> Why:
     """The state of a message and each reason for it, by its attempts (oldest first), its account's lanes and limits.
     Where its deliveries differ, pending comes before dead, and dead before delivered."""
     states = [delivery.state for delivery in message.deliveries]
-    state: DeliveryState = "pending" if "pending" in states else "dead" if "dead" in states else "delivered"
+    state: records.DeliveryState = "pending" if "pending" in states else "dead" if "dead" in states else "delivered"
     failed = [one for one in attempts if one.error_code not in (None, _EXPIRED)]
     texts = [f"The last failure was {one.error_code}: {one.fix or 'see the attempts.'}" for one in failed[-1:]]
     failure, reasons = [Reason("last_failure", text) for text in texts], list[Reason]()
@@ -320,7 +310,7 @@ def reasons_for(
     return Why(state, reasons)
 
 
-def _waits_for(delivery: DeliveryStatus, lane: Lane, limits: Limits, now: float) -> list[Reason]:
+def _waits_for(delivery: records.DeliveryStatus, lane: Lane, limits: Limits, now: float) -> list[Reason]:
     reasons = []
     match lane.state:
         case "paused" if lane.health.reason == "http_410":
