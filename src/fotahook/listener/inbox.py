@@ -284,7 +284,6 @@ class InboxMessages:
         before = None
         while True:
             page = self._run(self._store.messages(account, wanted, before=before, limit=limit or SCAN_LIMIT))
-            # An inbox has no time to live: messages wait for their handlers.
             yield from map(message_state, page.messages)
             if (before := page.next) is None:
                 return

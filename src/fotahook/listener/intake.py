@@ -101,6 +101,13 @@ class Verification(Masked, frozen=True, kw_only=True):
                 found[account] = (*found.get(account, ()), key)
             return found
 
+        given = items("basic", basic or ())
+        pairs = (given,) if all(isinstance(part, str) for part in given) and given else given
+        if not all(
+            isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(part, str) and part for part in pair)
+            for pair in pairs
+        ):
+            raise ValueError("basic must be a user name and a password, neither of them empty, or several such pairs")
         hmac_keys = keys("secrets", secrets, signing.SECRET_PREFIX, signing.parse_secret)
         ed25519_keys = keys("public_keys", public_keys, signing.PUBLIC_PREFIX, signing.parse_public_key)
         return cls(
@@ -109,7 +116,7 @@ class Verification(Masked, frozen=True, kw_only=True):
             account_keys={one: (hmac_keys.get(one, ()), ed25519_keys.get(one, ())) for one in hmac_keys | ed25519_keys},
             sources=tuple(chain.from_iterable(parsed("sources", sources or (), networks))),
             trusted_proxies=parsed("trusted_proxies", trusted_proxies, lambda text: parse_networks((text,))[0]),
-            basic=_parse_basic(basic),
+            basic=cast("tuple[tuple[str, str], ...]", pairs),
         )
 
     def updated(self, other: "Verification") -> "Verification":
@@ -179,17 +186,6 @@ def named_account(headers: Mapping[str, str]) -> str:
     if not (named := headers.get("fotahook-account")):
         return ""
     return named if account_refusal(named := unquote(named)) is None else ""
-
-
-def _parse_basic(basic: Basic) -> tuple[tuple[str, str], ...]:
-    given = items("basic", basic or ())
-    pairs = (given,) if all(isinstance(part, str) for part in given) and given else given
-    if not all(
-        isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(part, str) and part for part in pair)
-        for pair in pairs
-    ):
-        raise ValueError("basic must be a user name and a password, neither of them empty, or several such pairs")
-    return cast("tuple[tuple[str, str], ...]", pairs)
 
 
 def _digest(text: str | None) -> bytes:
