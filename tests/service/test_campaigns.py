@@ -92,7 +92,7 @@ async def test_nobody_is_overdue_before_the_end(api: Api) -> None:
 
 
 async def test_devices_come_in_pages_of_any_size(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(campaigns, "SCAN", 2)
+    monkeypatch.setattr(campaigns, "DEVICES_PER_READ", 2)
     for number in range(7):
         await publish(api, f"d-{number}", "UpgradeSuccess" if number % 2 else "UpgradeFailed")
     found: list[str] = []

@@ -270,7 +270,6 @@ def configure(listener: Listener, options: ListenOptions, client: Client | None 
 
 
 def print_json_line(message: CallbackMessage, context: Context) -> None:
-    """Print a message as one JSON object. If the reader has gone, the message stays unhandled."""
     received = datetime.fromtimestamp(context.received_at, UTC).isoformat(timespec="milliseconds")
     facts = {"id": context.id, "receivedAt": received, "account": message.account_name, "type": message.kind}
     content = message.content

@@ -145,7 +145,6 @@ def check_stranger(service: Service, request: Request) -> None:
 
 
 def check_network(credential: Credential, request: Request) -> Credential:
-    """The credential; an ApiError if it may not be used from where the request comes."""
     if credential.networks:
         peer = parse_address(address_of(request))
         if peer is None or not is_within(peer, parse_networks(credential.networks)):

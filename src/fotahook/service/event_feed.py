@@ -78,7 +78,6 @@ class Cursors:
 logger = logging.getLogger(__name__)
 
 PAGE: Final = 200
-"""Events of each source per read."""
 BUFFER: Final = 4000
 POLL_SECONDS: Final = 0.1
 BUSY_POLL_SECONDS: Final = 0.02

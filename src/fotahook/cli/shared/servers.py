@@ -133,7 +133,6 @@ class ServerOptions:
     "Print each value and where it comes from, and exit."
 
     def limiter(self, open_paths: Collection[str], *, body_timeout: float) -> ConnectionLimiter:
-        """The limiter of one server; `open_paths` stay available to an address at its limit."""
         limits = ConnectionLimits(
             header_bytes=self.header_bytes,
             header_seconds=self.header_timeout,

@@ -115,7 +115,6 @@ class StoreFlags:
     as_json: Json = False
 
     def run(self, do: "Callable[[Store], Coroutine[Any, Any, T]]", *, new: bool = False) -> T:
-        """The result of `do` with the store, which must exist unless it may be `new`."""
         with opened("--store", self.store, new=new) as (store, runner):
             return runner.run(do(store))
 

@@ -24,8 +24,7 @@ PATH: Final = f"{ACCOUNT_PATH}/campaigns/{{campaign}}"
 CAMPAIGNS: Final = 20
 REASONS: Final = 20
 SLOTS: Final = 60
-SCAN: Final = 1000
-"""Devices that one read looks at."""
+DEVICES_PER_READ: Final = 1000
 READS_PER_PAGE: Final = 20
 _Text = Annotated[str, Meta(max_length=256, pattern="^[^\\u0000]*$")]
 
@@ -74,14 +73,14 @@ async def list_devices(call: Call) -> operator.DevicePage:
         return operator.DevicePage(devices=[])
     kind = "silent" if query.status == "overdue" else query.status or None
     if query.device:
-        reports = await store.find_device(storable(query.device), among=[call.account], limit=SCAN)
+        reports = await store.find_device(storable(query.device), among=[call.account], limit=DEVICES_PER_READ)
         named = [_device(one, is_over=is_over) for one in reports if one.campaign == found.campaign]
         return operator.DevicePage(devices=named)
     devices: list[LedgerDevice] = []
     after = call.service.cursors.open(query.cursor)
     # Each read is short, so that other calls get their turn in between.
     for _ in range(READS_PER_PAGE):
-        page, after = await store.ledger_devices(found.id, kind=kind, after=after or "", limit=SCAN)
+        page, after = await store.ledger_devices(found.id, kind=kind, after=after or "", limit=DEVICES_PER_READ)
         devices += page
         if after is None or len(devices) > query.limit:
             break
