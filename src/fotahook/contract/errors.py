@@ -85,11 +85,11 @@ class ApiException(AnsweredError):
     reason: ClassVar[str] = "The service refused the call."
     error_code: str | None = None
     error_message: str | None = None
-    by_status: ClassVar[dict[int, type["ApiException"]]] = {}
+    _by_status: ClassVar[dict[int, type["ApiException"]]] = {}
 
     def __init_subclass__(cls, *, reason: str = "", status: int = 0) -> None:
         cls.reason = reason or cls.reason
-        cls.by_status.setdefault(status, cls)
+        cls._by_status.setdefault(status, cls)
 
 
 class FotaV2ResultException(ApiException, reason="Unexpected error."):
@@ -161,7 +161,7 @@ def error_from_reply(
         problem = f"redirects are not followed; it points to {location}" if location else "not a response of this API"
         return response_error(problem, request, reply)
     code, message = parse_error_body(reply.body)
-    kind = {400: error_400, **ApiException.by_status}.get(status, ServerError if status >= 500 else ApiException)
+    kind = {400: error_400, **ApiException._by_status}.get(status, ServerError if status >= 500 else ApiException)
     text = ": ".join(part for part in (code, message) if part) or excerpt(reply.body) or reply.reason
     line = one_line(f"{status} for {request.method} {request.url}: {text or kind.reason}")
     error = kind(line, request=request, reply=reply)
