@@ -4,13 +4,13 @@ Variables: FAULTS_CLOCK is a file with the seconds, as a double, by which the cl
 the name server; FAULTS_PLANT the name of a planted bug.
 """
 
-import functools
 import mmap
 import os
 import struct
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 
 def move_clock(file: Path) -> None:
@@ -30,9 +30,11 @@ def ask_names(port: int) -> None:
     """From now on the system's one name server is this one."""
     import aiodns
 
-    aiodns.DNSResolver = functools.partial(  # type: ignore[misc, assignment]
-        aiodns.DNSResolver, nameservers=["127.0.0.1"], udp_port=port, tcp_port=port
-    )
+    class Resolver(aiodns.DNSResolver):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(nameservers=["127.0.0.1"], udp_port=port, tcp_port=port, **options)
+
+    aiodns.DNSResolver = Resolver  # type: ignore[assignment, misc]
 
 
 def main() -> int:

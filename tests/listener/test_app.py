@@ -24,7 +24,7 @@ from fotahook.listener import Context, Listener, Verification
 from fotahook.listener.intake import BODY_LIMIT
 from fotahook.listener.requests import RECENT_SECONDS
 from fotahook.store import SqliteStore
-from fotahook.store.records import StoreError
+from fotahook.store.records import Accepted, NewMessage, StoreError
 from tests.deadlines import DEADLINE
 from tests.modes import modes_bind
 
@@ -437,6 +437,15 @@ async def test_an_inbox_that_is_away_is_tried_until_it_is_back(make: Make, tmp_p
     (tmp_path / "inbox.db").rmdir()
     assert (await answering).status == 200
     await listener._inbox.close()
+
+
+async def test_a_message_keeps_its_time_beside_one_whose_time_is_over(make: Make) -> None:
+    """They may have waited together for the messages before them."""
+    listener = make()
+    now = asyncio.get_running_loop().time()
+    async with listener.running():
+        arrived = [(NewMessage(account="a", body=b"1"), now - DEADLINE), (NewMessage(account="a", body=b"2"), now)]
+        assert [type(one) for one in await listener._inbox._store(arrived)] == [Accepted, Accepted]
 
 
 async def test_an_inbox_that_does_not_respond_is_answered_with_503_in_time(make: Make, inbox: str) -> None:

@@ -67,35 +67,40 @@ class Inbox:
     opening: asyncio.Task[OpenInbox] | None = field(default=None, init=False)
     _closing: bool = field(default=False, init=False)
     _arrived: tuple[asyncio.AbstractEventLoop, Batcher[Arrived, Accepted]] | None = field(default=None, init=False)
+    _failure: StoreUnavailable | None = field(default=None, init=False)
+    """Why the inbox is away, if the last try says so."""
 
     async def accept(self, message: NewMessage) -> Accepted:
         """Store a message; on return it is on disk. StoreError, within the time limit, if it is not."""
-        loop, arrived = asyncio.get_running_loop(), self._arrived
+        loop, arrived, limit = asyncio.get_running_loop(), self._arrived, self.settings.accept_timeout
         if arrived is None or arrived[0] is not loop:
             arrived = self._arrived = loop, Batcher(self._store)
-        return await arrived[1].submit((message, loop.time()), weight=1 + len(message.body) // LARGE_BYTES)
+        try:
+            # Of each message, as the one before may have used up its own. It stays in its batch, and may yet be stored.
+            async with asyncio.timeout(limit):
+                return await arrived[1].submit((message, loop.time()), weight=1 + len(message.body) // LARGE_BYTES)
+        except TimeoutError:
+            raise self._failure or StoreUnavailable(f"the inbox did not respond within {limit:g} s") from None
 
     async def _store(self, arrived: Sequence[Arrived]) -> Sequence[Accepted | Exception]:
-        """Store messages within the time limit of the first; for each what was accepted, or the error."""
-        failure: StoreUnavailable | None = None
-        limit = self.settings.accept_timeout
-        try:
-            async with asyncio.timeout_at(arrived[0][1] + limit):
+        """Store messages within the time limit of the last; for each what was accepted, or the error."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(arrived[-1][1] + self.settings.accept_timeout):
                 while True:
                     try:
-                        return await (await self.store()).accept([message for message, _ in arrived])
+                        accepted = await (await self.store()).accept([message for message, _ in arrived])
                     except StoreUnavailable as error:
-                        failure = error
+                        self._failure = error
                         if self._closing:
                             break
+                    except Exception as error:
+                        # One of several was refused, and fails alone.
+                        return [error] if len(arrived) == 1 else [(await self._store([each]))[0] for each in arrived]
+                    else:
+                        self._failure = None
+                        return accepted
                     await asyncio.sleep(_RETRY_SECONDS)
-        except TimeoutError:
-            failure = failure or StoreUnavailable(f"the inbox did not respond within {limit:g} s")
-        except Exception as error:
-            # One of several was refused, and fails alone.
-            return [error] if len(arrived) == 1 else [(await self._store([each]))[0] for each in arrived]
-        assert failure is not None
-        return [failure] * len(arrived)
+        return [self._failure or StoreUnavailable("the inbox did not respond in time")] * len(arrived)
 
     async def check(self) -> StoreError | None:
         """What is wrong with the inbox. None if nothing is, or if it is not open: only a message opens it."""
