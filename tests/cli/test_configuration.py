@@ -271,4 +271,6 @@ def test_help_shows_the_flags_in_groups(run: Run, command: str, groups: tuple[st
 )
 def test_the_log_format_may_be_chosen(tmp_path: Path, log_format: str, line: str) -> None:
     with running("listen", "--port", "0", "--log-format", log_format, cwd=tmp_path) as listener:
+        # The log is written by a thread, which is done when the process ends.
+        assert listener.stop() == 0
         assert line in listener.log.read_text()
