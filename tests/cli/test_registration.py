@@ -343,6 +343,7 @@ def test_a_public_url_with_another_path_is_warned_of(
     service: Service, tmp_path: Path, public: str, path: str, warning: str | None
 ) -> None:
     with running("listen", "--port", "0", "--path", path, *service.flags(public), cwd=tmp_path) as listener:
+        assert listener.stop() == 0
         result = [json.loads(line)["message"] for line in listener.log.read_text().splitlines()]
     warnings = [line for line in result if "--public-url AND --path DIFFER" in line]
     assert len(warnings) == (warning is not None)

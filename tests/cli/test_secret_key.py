@@ -97,12 +97,14 @@ def test_a_missing_key_is_not_replaced_beside_a_store_that_was_used(tmp_path: Pa
     key.write_text(kept)
     with serve(tmp_path) as service:
         assert public_key(service) == before
+        assert service.stop() == 0
         # It can be read by others, unlike the one that was made.
         assert f"{key.name} can be read by other users: chmod 600" in service.log.read_text()
     key.unlink()
     assert fotahook("admin", "reset-key", cwd=tmp_path).returncode == 0
     with serve(tmp_path) as service:
         assert public_key(service) != before
+        assert service.stop() == 0
         # As before, and not again.
         assert service.log.read_text().count("can be read by other users") == 1
     actions = fotahook("admin", "audit", "--json", cwd=tmp_path).stdout
