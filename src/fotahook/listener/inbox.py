@@ -78,14 +78,15 @@ class Inbox:
         try:
             # Of each message, as the one before may have used up its own. It stays in its batch, and may yet be stored.
             async with asyncio.timeout(limit):
-                return await arrived[1].submit((message, loop.time()), weight=1 + len(message.body) // LARGE_BYTES)
+                weight = 1 + len(message.body) // LARGE_BYTES
+                return await arrived[1].submit((message, loop.time()), message.account, weight)
         except TimeoutError:
             raise self._failure or StoreUnavailable(f"the inbox did not respond within {limit:g} s") from None
 
     async def _store(self, arrived: Sequence[Arrived]) -> Sequence[Accepted | Exception]:
         """Store messages within the time limit of the last; for each what was accepted, or the error."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(arrived[-1][1] + self.settings.accept_timeout):
+            async with asyncio.timeout_at(max(at for _, at in arrived) + self.settings.accept_timeout):
                 while True:
                     try:
                         accepted = await (await self.store()).accept([message for message, _ in arrived])
