@@ -13,7 +13,7 @@ from fotahook.store.records import DispatchedElsewhere, HandOver, Lease, LeaseRe
 
 from .lane import LaneWorker
 from .places import Places
-from .policy import Rules
+from .policy import DAY, Rules
 from .runtime import ClockWatch, Runtime
 
 log = logging.getLogger("fotahook.delivery")
@@ -27,7 +27,7 @@ LANES_LIMIT: Final = 8192
 RECOVERED_LANES: Final = 500
 """Lanes of one origin that are woken at once when one of them recovers; the next ones follow after a moment."""
 RECOVERED_SECONDS: Final = 0.5
-LONGEST_PAUSE: Final = 31 * 86400.0
+LONGEST_PAUSE: Final = 31 * DAY
 """Longer than anything but a retry waits: endpoints that back off, and accounts with a rate limit."""
 
 

@@ -18,6 +18,7 @@ from fotahook.store.records import Delivery, Lease, Retention, StoreError
 
 from .outcomes import Attempt, Outcome
 from .places import Places
+from .policy import DAY
 
 log = logging.getLogger("fotahook.delivery")
 
@@ -26,9 +27,8 @@ JUMP_SECONDS: Final = 30.0
 TRUST_SECONDS: Final = 600.0
 """How long a clock that jumped must run steadily before it is believed."""
 PAUSE_SECONDS: Final = 1.0
-LEDGER_SECONDS: Final = 180 * 86400.0
+LEDGER_SECONDS: Final = 180 * DAY
 """How long the ledger keeps a status. ThingSpace keeps its own history for six months."""
-_DAY: Final = 86400.0
 _STEP: Final = 1000
 
 Deliver = Callable[[Lease, Delivery], Awaitable[Outcome]]
@@ -140,7 +140,7 @@ async def run_maintenance(
                 log.warning("%d lanes waited for a time that the clock jumped back from: they are due now", found)
             more = await store.tidy(retention, now=now if is_steady else -math.inf)
             if is_steady and not more and monotonic() >= forget_at:
-                forget_at = monotonic() + _DAY
+                forget_at = monotonic() + DAY
                 await forget_reports(store)
         except StoreError as error:
             log.warning("redelivery and retention wait for the store: %s", error)

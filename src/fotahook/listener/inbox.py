@@ -14,6 +14,7 @@ from fotahook.contract.errors import ApiException
 from fotahook.contract.exchange import Headers, Reply
 from fotahook.contract.operator import Attempt, MessageState, Redelivered
 from fotahook.delivery import Deliver, Dispatcher, Outcome, Rules, Timings, run_maintenance
+from fotahook.delivery.policy import DAY
 from fotahook.store import Store, open_store, records
 from fotahook.store.base import StoreHealth
 from fotahook.store.batcher import Batcher
@@ -33,7 +34,6 @@ log = logging.getLogger("fotahook.listener")
 IN_FLIGHT: Final = 8
 """Messages that the handlers, or one forward, work on at once."""
 _RETRY_SECONDS: Final = 0.1
-_DAY: Final = 86400.0
 
 Arrived: TypeAlias = tuple[NewMessage, float]
 """A message and when it arrived."""
@@ -203,7 +203,7 @@ class Inbox:
             timings=Timings(lease=attempt + self.margin, attempt=attempt),
             clock=settings.clock,
         )
-        keep, ids = settings.keep_days * _DAY, max(400 * _DAY, settings.dedupe_window)
+        keep, ids = settings.keep_days * DAY, max(400 * DAY, settings.dedupe_window)
         retention = records.Retention(seconds=keep, attempts=keep, ids=ids)
         loop = asyncio.get_running_loop()
         dispatching = loop.create_task(dispatcher.run(), name="fotahook listener")

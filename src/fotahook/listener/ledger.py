@@ -19,6 +19,7 @@ from fotahook.contract.errors import FotaV2ResultException, NotFound, Permission
 from fotahook.contract.exchange import retry_after
 from fotahook.contract.messages import FAILED, FINAL_RANK, place
 from fotahook.contract.models import V2DeviceStatus
+from fotahook.delivery.policy import DAY
 from fotahook.store import Store
 from fotahook.store.ledger import LedgerCampaign, LedgerDevice, storable
 from fotahook.store.records import NewMessage
@@ -29,7 +30,7 @@ from .settings import ReportClient
 
 log = logging.getLogger("fotahook.listener")
 
-OVER_SECONDS: Final = 7 * 86400.0
+OVER_SECONDS: Final = 7 * DAY
 """How long after its end a campaign is still reconciled."""
 PAUSE_SECONDS: Final = 1.0
 """Before each read, so that other users of the account's limit are not in want. Ours: ThingSpace names no limit."""

@@ -11,6 +11,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from fotahook.contract.errors import AuthenticationError, FotahookError, LoginRefused
+from fotahook.delivery.policy import DAY
 from fotahook.store import Store
 from fotahook.store.records import Delivery, Lease, MessageFilter, NewMessage, StoreError
 
@@ -25,7 +26,6 @@ CERTIFICATE_DAYS: Final = 21.0
 ALARMS: Final = "fotahook/alarms"
 """The account under which alarms are kept in the inbox; no message can name it, because of the slash."""
 _KIND: Final = "fotahook.alarm."
-_DAY: Final = 86400.0
 SECONDS: Final = (0.1, 1.0, 3.0, 4.0)
 """Answer times that are told apart. ThingSpace sends a second copy after about 4 s without an answer."""
 _BUCKETS: Final = (*(f"{seconds:g}" for seconds in SECONDS), "inf")
@@ -153,7 +153,7 @@ class Watch:
 
             (first, *_) = load_pem_x509_certificates(await asyncio.to_thread(settings.certificate.read_bytes))
             left = first.not_valid_after_utc.timestamp() - self._clock()
-            is_near, text = left < CERTIFICATE_DAYS * _DAY, f"the certificate ends in {left / _DAY:.1f} days"
+            is_near, text = left < CERTIFICATE_DAYS * DAY, f"the certificate ends in {left / DAY:.1f} days"
             await self._tell(store, "certificate", left, is_near, text, metric="certificate_seconds_left")
 
     async def _tell(

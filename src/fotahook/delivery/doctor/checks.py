@@ -24,11 +24,12 @@ from fotahook.delivery.outcomes import FIXES
 from fotahook.delivery.resolver import Resolver
 from fotahook.delivery.sender import SenderSettings
 
+from ..policy import DAY
+
 MAX_ADDRESSES: Final = 8
 """Addresses of one name that are tried; a name can have hundreds."""
 MIN_DAYS_LEFT: Final = 21
 """Automatic renewal comes earlier: certificates of 90 days are renewed at 30, or at a third of their lifetime."""
-_DAY: Final = 86400.0
 _MAX_NAMES: Final = 5
 
 _NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
@@ -228,7 +229,7 @@ async def _verified_chain(
 def _check_dates(chain: Chain, now: float) -> Check:
     first = min(chain, key=lambda certificate: certificate.not_valid_after_utc)
     begins, ends = first.not_valid_before_utc, first.not_valid_after_utc
-    days_left = (ends.timestamp() - now) / _DAY
+    days_left = (ends.timestamp() - now) / DAY
     whose = f"{_name(first.subject)}, issued by {_name(first.issuer)}"
     if days_left <= 0:
         return failed("validity", f"expired on {ends:%Y-%m-%d}: {whose}", FIXES["tls_expired"])
