@@ -21,8 +21,6 @@ from fotahook.store.postgres import store as store_module
 from fotahook.store.postgres.connection import unsafe_settings
 from fotahook.store.postgres.servers import Db
 from fotahook.store.postgres.store import (
-    LONG_LOOK_SECONDS,
-    LONG_MARGIN_SECONDS,
     MARGIN_SECONDS,
     STATEMENTS,
     LeaseHorizon,
@@ -636,6 +634,7 @@ def test_queries_are_read_by_name_without_comments() -> None:
 
 PLANS: dict[str, tuple[list[object], set[str]]] = {
     "lease": ([0.0, 50, 30.0], {"lanes_by_next", "Tid Scan"}),
+    "sweep_lanes": (["", "", 50, 0.0], {"lane_names_pkey", "Backward using lanes_by_name"}),
     "lease_late": ([0.0, 50, 30.0], {"lanes_by_next", "lanes_by_id"}),
     "fetch": (
         [[1, 2], [100, 100], [1000, 1000], ["{}", "{7,8}"]],
@@ -783,30 +782,54 @@ async def deliver_all(store: Store) -> None:
 
 
 def test_the_search_for_due_lanes_begins_behind_what_was_leased() -> None:
-    seconds = [0.0]
-    horizon = LeaseHorizon(lambda: seconds[0])
+    horizon = LeaseHorizon()
     assert horizon.since() == float("-inf")
     horizon.looked(1000.0, 1000.0)
     assert horizon.since() == 1000.0 - MARGIN_SECONDS
-    seconds[0] = LONG_LOOK_SECONDS
-    assert horizon.since() == 1000.0 - LONG_MARGIN_SECONDS
     horizon.looked(1010.0, 1005.0)
     assert horizon.since() == 1005.0 - MARGIN_SECONDS
+    horizon.lower(float("inf"))
+    assert horizon.since() == 1005.0 - MARGIN_SECONDS
+    horizon.lower(500.0)
+    assert horizon.since() == 500.0 - MARGIN_SECONDS
+    horizon.looked(1020.0, 1020.0)
     # The clock went back.
     horizon.looked(400.0, 400.0)
     assert horizon.since() == float("-inf")
 
 
-async def test_a_lane_that_became_due_by_a_slow_transaction_is_leased(
-    registered: Store, accept: Accept, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+async def test_a_lane_is_leased_that_became_due_before_a_time_that_the_store_has_seen(
+    registered: Store, accept: Accept, clock: VirtualClock
 ) -> None:
     assert isinstance(registered, PostgresStore)
     await accept(b"{}")
-    # The store has seen later times already.
     registered._horizon.looked(clock() + 60, clock() + 60)
     assert await registered.lease(10, 30) == []
-    # It notices that the clock went back, and another time a look far back finds the lane.
+    # It notices that the clock went back.
     assert len(await registered.lease(10, 30)) == 1
+
+
+async def test_a_sweep_finds_lanes_that_became_due_while_the_clock_was_back(
+    store: Store, accept: Accept, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(store, PostgresStore)
+    for account in ("a", "b", "c"):
+        await store.register(account, URL, actor="test")
+    clock.advance(50 * store_module.DAY)
+    assert await store.lease(10, 30) == []
+    clock.advance(-40 * store_module.DAY)
+    for account in ("a", "b", "c"):
+        await accept(b"{}", account=account)
+    await store.pause("c")
+    clock.advance(40 * store_module.DAY)
+    # Nobody has looked while the clock was back.
+    assert await store.lease(10, 30) == []
+    monkeypatch.setattr(store_module, "SWEEP_LANES", 1)
+    found: list[str] = []
+    for _ in range(5):
+        store._sweep_at = 0
+        found += [lease.account for lease in await store.lease(10, 30)]
+    assert sorted(found) == ["a", "b"]
 
 
 async def test_the_limit_of_a_lease_hides_no_lane(store: Store, accept: Accept, clock: VirtualClock) -> None:

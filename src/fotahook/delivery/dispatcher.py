@@ -33,10 +33,8 @@ LONGEST_PAUSE: Final = 31 * DAY
 
 @dataclass(eq=False)
 class Dispatcher(Runtime):
-    """Drives deliveries from a store to `deliver`, at least once each, lane by lane.
-
-    Several dispatchers may share a store that allows it; each lane is served by one of them at a time.
-    """
+    """Drives deliveries from a store to `deliver`, at least once each, lane by lane. Several dispatchers may share a
+    store that allows it; each lane is served by one of them at a time."""
 
     _: KW_ONLY
     rules: Rules = field(default_factory=Rules)

@@ -112,10 +112,8 @@ class Connection(asyncio.Protocol):
         return True
 
     def abort(self) -> None:
-        """Close at once, whatever is under way, and tell nobody.
-
-        A receiver that reads nothing would never let a connection close in good order.
-        """
+        """Close at once, whatever is under way, and tell nobody. A receiver that reads nothing would never let a
+        connection close in good order."""
         self._post = None
         if self._transport is not None:
             self._transport.abort()

@@ -28,10 +28,8 @@ SETTLE_SECONDS: Final = 0.05
 
 
 class LaneWorker:
-    """Serves one lane from its lease until it gives the lease back. One object, one ``begin``.
-
-    It has no task of its own: whenever something has ended, it looks what comes next.
-    """
+    """Serves one lane from its lease until it gives the lease back. One object, one ``begin``. It has no task of its
+    own: whenever something has ended, it looks what comes next."""
 
     def __init__(self, lease: Lease, leased_at: float, runtime: Runtime, rules: Rules) -> None:
         """`rules` are the service's; the account may have lower limits."""

@@ -384,6 +384,23 @@ select late.late, store_now() as now, taken.*, f.url, f.revision, f.in_flight, f
 from late left join (taken cross join lateral lane_facts(taken.account, taken.consumer) f) on true
 order by taken.next;
 
+-- name: sweep_lanes
+-- The next lanes by their names: when the earliest is due of those that are due before :since, and where to go on.
+with names as (
+    select account, consumer from lane_names
+    where (account, consumer) > (:account::text, :consumer::text) order by account, consumer limit :limit
+), ends as (
+    select account, consumer from names order by account desc, consumer desc offset 0 limit 1
+)
+select coalesce(min(l.next), 'infinity') as earliest,
+    case when count(*) = :limit then (select account from ends) else '' end as account,
+    case when count(*) = :limit then (select consumer from ends) else '' end as consumer
+from names n left join lateral (
+    select case when not held and not paused and due is not null and next < :since then next end as next from lanes
+    where (account, consumer) >= (n.account, n.consumer) and (account, consumer) <= (n.account, n.consumer)
+    order by account desc, consumer desc limit 1
+) l on true;
+
 -- name: lease_late
 -- Late lanes, waiting for their locks: a busy lane would starve otherwise.
 with due as (

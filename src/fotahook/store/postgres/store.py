@@ -6,7 +6,7 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from operator import methodcaller
 from typing import Final, TypeVar, cast
 
@@ -32,10 +32,9 @@ BUSY_SECONDS: Final = 10.0
 TRANSACTION_TRIES: Final = 4
 MARGIN_SECONDS: Final = 2.0
 """Longer than transactions usually take."""
-LONG_MARGIN_SECONDS: Final = 120.0
-"""Longer than the server's timeouts let one take; every LONG_LOOK_SECONDS the search begins so far back."""
-LONG_LOOK_SECONDS: Final = 10.0
-
+SWEEP_SECONDS: Final = 10.0
+SWEEP_LANES: Final = 10_000
+"""So often, so many lanes are looked through for one that is due before the search for due lanes begins."""
 
 _PARAMETER = re.compile("(?<!:):([a-z_]+)")
 
@@ -110,8 +109,10 @@ class PostgresStore(Store):
         self._all_visible = EventCursor()
         self._drawn: tuple[EventCursor, int] | None = None
         """The last numbers drawn at a moment, and a transaction that began after all that had drawn them."""
-        self._horizon = LeaseHorizon(time.monotonic)
+        self._horizon = LeaseHorizon()
         self._due_since = self._horizon.since
+        self._sweep_at = time.monotonic() + SWEEP_SECONDS
+        self._swept: Row = {"account": "", "consumer": ""}
         self._made = -1.0
         """The day in which the partitions of the next ones were made."""
         self._kept_from = {"bodies": -math.inf, "attempts": -math.inf}
@@ -229,6 +230,11 @@ class PostgresStore(Store):
         return self._all_visible
 
     async def lease(self, limit: int, seconds: float) -> list[records.Lease]:
+        if time.monotonic() >= self._sweep_at:
+            self._sweep_at = time.monotonic() + SWEEP_SECONDS
+            since = self._horizon.since()
+            (self._swept,) = await self._query("sweep_lanes", since=since, limit=SWEEP_LANES, **self._swept)
+            self._horizon.lower(self._swept["earliest"])
         since = self._horizon.since()
         found = await self._query("lease", limit=limit, seconds=seconds, since=since)
         taken = [each for each in found if each["lane"] is not None]
@@ -264,22 +270,21 @@ class PostgresStore(Store):
 
 class LeaseHorizon:
     """Remembers up to when a process has leased everything that was due, which is where its search for more begins: it
-    does not walk over what other snapshots keep of earlier leases. Every write to a lane sets the time at which it is
-    due no earlier than the start of its transaction, so only transactions under way then can bring an earlier one."""
+    does not walk over what other snapshots keep of earlier leases. A write sets the time at which a lane is due no
+    earlier than its transaction began. What a long one brings, or one while the clock was back, is found by a sweep."""
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
+    def __init__(self) -> None:
         self._now = self._done_until = -math.inf
-        self._long_look_at = monotonic()
 
     def since(self) -> float:
-        is_long = self._monotonic() - self._long_look_at >= LONG_LOOK_SECONDS
-        return self._done_until - (LONG_MARGIN_SECONDS if is_long else MARGIN_SECONDS)
+        return self._done_until - MARGIN_SECONDS
 
     def looked(self, now: float, done_until: float) -> None:
         """A search at `now`, by the server's clock, has leased all that was due before `done_until`."""
-        if self._monotonic() - self._long_look_at >= LONG_LOOK_SECONDS:
-            self._long_look_at = self._monotonic()
         # A clock that went back writes earlier times than before.
         self._done_until = done_until if now >= self._now else -math.inf
         self._now = now
+
+    def lower(self, due: float) -> None:
+        """There is a lane that was due at this time."""
+        self._done_until = min(self._done_until, due)
