@@ -121,23 +121,27 @@ class Browser:
         return [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found]
 
     def check(self) -> None:
-        """What is shown is accessible, fits the window, and breaks no rule of the policy."""
-        found = self.accessibility_violations() + self.driver.execute_script(_OVERFLOW)
+        """What is shown is accessible in both colour schemes, fits the window, and breaks no rule of the policy."""
+        found: list[str] = self.driver.execute_script(_OVERFLOW)
+        for scheme in ("dark", "light"):
+            self._prefer(scheme)
+            found += self.accessibility_violations()
         found += [line for line in self.log() if "Content Security Policy" in line]
         assert not found, "\n".join(found)
 
+    def _prefer(self, scheme: str) -> None:
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
     @contextmanager
-    def showing(self, width: int, height: int, *, dark: bool) -> Iterator[None]:
-        """The page in a window of this size and a colour scheme."""
+    def showing(self, width: int, height: int) -> Iterator[None]:
+        """The page in a window of this size."""
         screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < NARROW}
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
         try:
             yield
         finally:
             self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-            self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
     def log(self) -> list[str]:
         """The browser's console messages since the last call."""

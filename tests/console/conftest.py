@@ -129,15 +129,10 @@ def signed_in(browser: Browser) -> Browser:
     return browser
 
 
-@pytest.fixture(
-    scope="module",
-    params=[(width, height, dark) for width, height in ((1400, 900), (390, 844)) for dark in (False, True)],
-    ids=lambda shown: f"{shown[0]}x{shown[1]}-{'dark' if shown[2] else 'light'}",
-)
+@pytest.fixture(scope="module", params=[(1400, 900), (390, 844)], ids=lambda size: f"{size[0]}x{size[1]}")
 def window(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Browser]:
-    """The browser in each size and colour scheme that the console is made for."""
-    width, height, dark = request.param
-    with browser.showing(width, height, dark=dark):
+    """The browser in each size that the console is made for."""
+    with browser.showing(*request.param):
         yield browser
 
 

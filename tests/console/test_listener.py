@@ -66,17 +66,16 @@ def campaigns() -> list[str]:
     return []
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize(("width", "height"), [(1400, 900), (390, 844)])
 def test_a_listeners_inbox_its_quarantine_its_ledger_and_its_sender_are_shown(
-    listener: Running, folder: Path, page: Browser, campaigns: list[str], *, width: int, height: int, dark: bool
+    listener: Running, folder: Path, page: Browser, campaigns: list[str], *, width: int, height: int
 ) -> None:
-    campaign, device = f"c-{width}-{dark}", f"d-{width}-{dark}"
+    campaign, device = f"c-{width}", f"d-{width}"
     campaigns.append(campaign)
     number = len(campaigns)
     body = report(campaign, device, "UpgradeFailed")
     (folder / "repaired").unlink(missing_ok=True)
-    with page.showing(width, height, dark=dark):
+    with page.showing(width, height):
         page.go("live")
         page.find("//h1[.='Live']")
         urllib3.request("POST", listener.url, body=body, headers=AGENT)

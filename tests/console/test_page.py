@@ -161,7 +161,7 @@ def test_every_page_fits_the_narrowest_window(
         ("overview",), ("accounts", "all"), ("account", account), ("message", message.id), ("campaigns",),
         ("campaign", account, CAMPAIGN), ("live",), ("send",),
     )  # fmt: skip
-    with signed_in.showing(360, 800, dark=True):
+    with signed_in.showing(360, 800):
         for view in views:
             signed_in.go(*view)
             signed_in.find(f"//main[not(@aria-busy)]/div[@data-view='{view[0]}']//h1")

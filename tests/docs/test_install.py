@@ -69,11 +69,17 @@ def metadata(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Distribut
     return PathDistribution(info)
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where each environment is made: what was compiled in one is of use in the next."""
+    return tmp_path_factory.mktemp("environment") / "venv"
+
+
 @pytest.fixture
-def environment(tmp_path: Path) -> Path:
+def environment(place: Path) -> Path:
     """An empty environment: Python, and no package."""
-    run(str(UV), "venv", "--quiet", "--offline", "--no-config", "--python", sys.executable, str(tmp_path / "venv"))
-    return tmp_path / "venv"
+    run(str(UV), "venv", "--quiet", "--clear", "--offline", "--no-config", "--python", sys.executable, str(place))
+    return place
 
 
 def run(*command: str, cwd: Path = ROOT) -> None:
@@ -146,11 +152,12 @@ def test_an_install_line_gives_what_it_promises(
     for name in closure(metadata, extras):
         link(name, environment / SITE)
     python = environment / "bin" / "python"
+    compiled = f"pycache_prefix={environment.with_name('bytecode')}"
     source = f"{wheel}[{','.join(sorted(extras))}]" if extras else str(wheel)
     run(str(UV), "pip", "install", "--quiet", "--no-config", "--no-index", "--python", str(python), source)
     for wanted, code in PROMISES.items():
         if wanted <= extras or "all" in extras:
-            run(str(python), "-I", "-c", code, cwd=tmp_path)
+            run(str(python), "-I", "-X", compiled, "-c", code, cwd=tmp_path)
     if "cli" in extras:
         run(str(environment / "bin" / "fotahook"), "--version", cwd=tmp_path)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fotahook.store import SqliteStore
-from fotahook.store.key_file import check_key, check_key_exists, key_file, readable_by_others
+from fotahook.store.key_file import check_key, check_key_exists, key_file, read_or_make_key, readable_by_others
 
 ONE, OTHER = b"1" * 32, b"2" * 32
 
@@ -22,6 +22,15 @@ async def test_a_missing_key_is_refused_beside_a_store_that_was_used(tmp_path: P
         await check_key_exists(store, file)
     finally:
         await store.close()
+
+
+def test_what_is_no_key_is_refused_by_its_file_and_not_shown(tmp_path: Path) -> None:
+    file = str(tmp_path / "store.db")
+    assert read_or_make_key(file) == read_or_make_key(file)
+    key_file(file).write_text("secret-and-no-key")
+    with pytest.raises(ValueError, match=r"store\.db\.key: ") as refused:
+        read_or_make_key(file)
+    assert "secret-and" not in str(refused.value)
 
 
 async def test_another_key_is_refused_unless_the_previous_one_is_given(tmp_path: Path) -> None:
