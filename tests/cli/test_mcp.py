@@ -4,9 +4,9 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from mcp import Client, StdioServerParameters
 
 from fotahook.listener.ledger import expect
 from fotahook.store import open_store
@@ -14,27 +14,33 @@ from fotahook.testing import Sandbox
 
 from .processes import FOTAHOOK, environment, fotahook
 
+if TYPE_CHECKING:
+    from mcp import Client
+
 ACCOUNT = "0000123456-00001"
 READS = {"accounts", "account", "messages", "message", "attempts", "why", "search", "stats"}
 WRITES = {"redeliver", "redeliver_all", "pause", "resume"}
 
 
 @asynccontextmanager
-async def agent(sandbox: Sandbox, *flags: str, cwd: Path) -> AsyncIterator[Client]:
+async def agent(sandbox: Sandbox, *flags: str, cwd: Path) -> AsyncIterator["Client"]:
+    # Imported here: it is large, and every worker collects this module.
+    from mcp import Client, StdioServerParameters
+
     command, *arguments = (*FOTAHOOK, "mcp", "--base-url", sandbox.base_url, "--local", *flags)
     started = StdioServerParameters(command=command, args=arguments, env=environment(), cwd=cwd)
     async with Client(started) as client:
         yield client
 
 
-async def call(client: Client, tool: str, **arguments: object) -> dict[str, object]:
+async def call(client: "Client", tool: str, **arguments: object) -> dict[str, object]:
     result = await client.call_tool(tool, arguments)
     assert not result.is_error, result.content
     assert isinstance(result.structured_content, dict)
     return result.structured_content
 
 
-async def refusal(client: Client, tool: str, **arguments: object) -> str:
+async def refusal(client: "Client", tool: str, **arguments: object) -> str:
     result = await client.call_tool(tool, arguments)
     assert result.is_error
     return json.dumps([part.model_dump(mode="json") for part in result.content])

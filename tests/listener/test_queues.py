@@ -5,10 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
-import boto3
 import pytest
 from confluent_kafka import Consumer, Producer
-from moto.server import ThreadedMotoServer
 
 from fotahook import Listener
 from fotahook.listener import Context
@@ -60,6 +58,9 @@ async def test_postgresql_gets_each_message_once(
 @pytest.fixture
 def sqs(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The endpoint of SQS, as boto3 reads it from the environment."""
+    # Imported here, as boto3 below: they are large, and every worker collects this module.
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -73,6 +74,8 @@ def sqs(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 async def test_sqs_gets_each_message_in_order(
     sqs: str, inbox: str, monkeypatch: pytest.MonkeyPatch, seen: Seen
 ) -> None:
+    import boto3
+
     client = boto3.client("sqs")
     queue = client.create_queue(QueueName="upgrades.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
     monkeypatch.setenv("QUEUE_URL", queue)
