@@ -17,10 +17,8 @@ class DeadlineExceeded(TimeoutError):
 
 
 class DeadlineQueue(Generic[T]):
-    """Calls `on_overdue` with each thing that is not removed within so many seconds. Belongs to one event loop.
-
-    Things with the same limit are due in the order in which they were added, so one timer for the oldest is enough.
-    """
+    """Calls `on_overdue` with each thing that is not removed within so many seconds. Belongs to one event loop. Things
+    are due in the order in which they were added, so one timer for the oldest is enough."""
 
     def __init__(self, seconds: float, on_overdue: Callable[[T], object]) -> None:
         self._seconds = seconds

@@ -72,16 +72,16 @@ class Inbox:
 
     async def accept(self, message: NewMessage) -> Accepted:
         """Store a message; on return it is on disk. StoreError, within the time limit, if it is not."""
-        loop, arrived, limit = asyncio.get_running_loop(), self._arrived, self.settings.accept_timeout
+        loop, arrived, limit = asyncio.get_running_loop(), self._arrived, self.settings.accept_deadline
         if arrived is None or arrived[0] is not loop:
             arrived = self._arrived = loop, Batcher(self._store)
         try:
             # Of each message, as the one before may have used up its own. It stays in its batch, and may yet be stored.
-            async with asyncio.timeout(limit):
+            with limit:
                 weight = 1 + len(message.body) // LARGE_BYTES
                 return await arrived[1].submit((message, loop.time()), message.account, weight)
         except TimeoutError:
-            raise self._failure or StoreUnavailable(f"the inbox did not respond within {limit:g} s") from None
+            raise self._failure or StoreUnavailable(f"the inbox did not respond within {limit.seconds:g} s") from None
 
     async def _store(self, arrived: Sequence[Arrived]) -> Sequence[Accepted | Exception]:
         """Store messages within the time limit of the last; for each what was accepted, or the error."""

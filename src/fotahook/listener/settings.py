@@ -114,6 +114,10 @@ class Settings(Masked, frozen=True, kw_only=True, dict=True):
     def body_deadline(self) -> Deadline:
         return Deadline(self.body_timeout)
 
+    @cached_property
+    def accept_deadline(self) -> Deadline:
+        return Deadline(self.accept_timeout)
+
 
 def check_path(path: str) -> None:
     """ValueError for a path at which messages cannot be received."""
