@@ -57,6 +57,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     measured = folder in MEASURED or f"{folder}/{item.path.stem}" in MEASURED
     if coverage is not None and coverage.started != measured:
         (coverage.pause if coverage.started else coverage.resume)()
+        # A line whose result is cached already would not run again.
+        for name, module in list(sys.modules.items()):
+            for each in vars(module).values() if name.startswith("fotahook.") else ():
+                if callable(forget := getattr(each, "cache_clear", None)):
+                    forget()
     return (yield)
 
 

@@ -390,7 +390,7 @@ with names as (
     select account, consumer from lane_names
     where (account, consumer) > (:account::text, :consumer::text) order by account, consumer limit :limit
 ), ends as (
-    select account, consumer from names order by account desc, consumer desc offset 0 limit 1
+    select account, consumer from names order by account desc, consumer desc limit 1
 )
 select coalesce(min(l.next), 'infinity') as earliest,
     case when count(*) = :limit then (select account from ends) else '' end as account,
