@@ -85,7 +85,7 @@ def many(url: str, count: int, folder: Path) -> rig.Found:
     _write(file, count)
     remote = ("--base-url", url, "--dev", "--json")
     imported, import_room = _run("import", str(file), "--account", account, *remote)
-    exported, export_room = _run("export", account, str(folder / "exported.jsonl"), *remote)
+    exported, export_room = _run("export", account, str(folder / "exported.jsonl"), "--force", *remote)
     return {
         "import_rate": count / imported,
         "import_mebibytes": import_room,

@@ -149,7 +149,7 @@ def main(report: Report) -> None:
             return
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fotahook-bench-")))
         store = f"sqlite:///{folder / 'service.db'}"
-        limits = ("--requests-per-minute", "0")
+        limits = ("--requests-per-minute", "0", "--account-changes", "0")
         constant = stack.enter_context(started("bench.service_apps", folder=folder))
         service = stack.enter_context(
             started("fotahook", "serve", "--dev", "--port", "0", "--store", store, *limits, folder=folder)
