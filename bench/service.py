@@ -243,7 +243,7 @@ def p99(
 def request(kind: Kind, tokens: Tokens) -> str:
     lines = [
         f"{kind.method} {kind.path} HTTP/1.1",
-        "Host: bench",
+        "Host: 127.0.0.1",
         f"Authorization: {tokens.bearer}",
         f"VZ-M2M-Token: {tokens.session}",
         f"Content-Length: {len(kind.body)}",

@@ -20,7 +20,7 @@ import uvloop
 
 CONNECTIONS = 64
 DRIP_SECONDS = 1.0
-SLOW_HEAD = "GET /healthz HTTP/1.1\r\nHost: bench\r\nX: "
+SLOW_HEAD = "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "
 
 
 class LoadFile(msgspec.Struct):
