@@ -14,7 +14,7 @@ from schemathesis.checks import CHECKS, load_all_checks
 
 CASES: Final = 2000
 """In all, at the least."""
-EACH: Final = 24
+EACH: Final = 30
 """Of each operation and mode, unless there are not so many."""
 
 # What is not looked at, and why.
@@ -22,7 +22,6 @@ PASSED_OVER: Final = {
     "/v1/events": "its answer does not end; tests/service holds it to its words",
 }
 UNCHECKED: Final = {
-    "ignored_auth": "it asks twice more each time; test_matrix asks each call without tokens, and with wrong ones",
     "positive_data_acceptance": "accounts, URLs, cursors and times have rules that JSON Schema does not know",
 }
 UNCHECKED_OF_READING: Final = {
@@ -82,7 +81,7 @@ def send_all(url: str) -> None:
                 sent.update(statuses(caller, operation, mode))
     assert sent.total() >= CASES
     # Not everything was refused, nor taken.
-    assert min(sent[200], sent[202], sent[400], sent[404]) > 10, sent
+    assert min(sent[200], sent[202], sent[400], sent[404]) > 20, sent
 
 
 def statuses(caller: Caller, operation: "APIOperation[Any, Any, Any, Any]", mode: GenerationMode) -> list[int]:
