@@ -12,7 +12,9 @@ demo: .venv/ready
 cluster-demo: .venv/ready
 	$(BIN)/python -m examples.cluster.demo
 
+# Collecting compiles all that the tests import, once: else each of the processes that share them would, at the same time.
 test: .venv/ready system
+	@$(BIN)/python -m pytest --collect-only --quiet --quiet >/dev/null || true
 	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --cov --cov-fail-under=100
 
 # What the tests use of the system, as command:package. On Debian, as root, what is missing is installed.

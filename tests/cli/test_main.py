@@ -40,6 +40,18 @@ def test_a_usage_error_is_one_line(run: Run, arguments: tuple[str, ...]) -> None
     assert "--help" in result.err
 
 
+@pytest.mark.parametrize("columns", ["0", "1", "2", "x", "9" * 30])
+def test_help_ends_whatever_the_width(run: Run, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    result = run("why", "--help")
+    assert (result.code, result.err) == (0, "")
+    assert "--base-url" in result.out
+
+
+def test_an_unknown_command_is_told_that_there_are_more(run: Run) -> None:
+    assert ", ...; see fotahook --help" in run("frob").err
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = "import sys; from fotahook.cli import main; main(['--help']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

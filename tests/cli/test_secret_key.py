@@ -20,6 +20,7 @@ from fotahook.contract.signing import parse_public_key, verify
 from fotahook.store import SqliteStore
 from tests.testing.receivers import receiving
 
+from .conftest import Run
 from .processes import Running, fotahook, running
 from .test_listen import wait_until
 
@@ -60,6 +61,18 @@ def test_an_invalid_key_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv(VARIABLE, text)
     with pytest.raises(UsageError, match=VARIABLE):
         secret_key(str(tmp_path / "s.db"))
+
+
+@pytest.mark.parametrize("variable", [VARIABLE, PREVIOUS])
+def test_no_store_is_made_with_an_invalid_key(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(variable, "short")
+    result = run("serve", "--port", "0")
+    assert result.code == 2
+    assert variable in result.err
+    assert list(tmp_path.iterdir()) == []
 
 
 # The store knows its key

@@ -69,3 +69,14 @@ def test_a_clock_that_may_be_wrong_from_the_start_is_believed_after_ten_minutes(
     assert not clocks.read()
     assert not clocks.steady_after(TRUST_SECONDS - 1)
     assert clocks.steady_after(1)
+
+
+def test_what_was_written_before_a_jump_is_so_much_younger_than_it_says() -> None:
+    clocks = Clocks()
+    told = []
+    for ahead in (0, JUMP_SECONDS, 40 * DAY, 0, -40 * DAY, 0):
+        clocks.ahead = ahead
+        clocks.read()
+        told.append(clocks.watch.ahead)
+    # The last one was behind meanwhile, and what was written then is as old as it says plus the way back.
+    assert told == [0, 0, 40 * DAY, 0, 0, 40 * DAY]

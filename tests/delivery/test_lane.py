@@ -396,6 +396,24 @@ async def test_no_message_expires_while_the_clock_is_not_to_be_trusted(
     assert receiver.seen == [b"{}"] * 2
 
 
+async def test_a_message_is_no_older_when_a_clock_that_was_behind_is_right(
+    store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock
+) -> None:
+    monotonic = VirtualClock()
+    receiver.default = failed("http_500")
+    (message_id,) = await accept(b"{}")
+    dispatcher = a_dispatcher(store, receiver.deliver, clock, monotonic=monotonic)
+    # Then it goes on for longer than a jump takes to be believed, and at last for the message's time to live.
+    for jump, seconds in ((0.0, 7200.0), (40 * 86400.0, 7200.0), (0.0, 7200.0), (0.0, 7 * 86400.0)):
+        await Server(await lease_one(store), monotonic(), dispatcher, Rules()).run()
+        assert await state_of(store, message_id) == "pending"
+        clock.advance(jump + seconds)
+        monotonic.advance(seconds)
+    await Server(await lease_one(store), monotonic(), dispatcher, Rules()).run()
+    assert await state_of(store, message_id) == "dead"
+    assert len(receiver.seen) == 4
+
+
 async def test_no_message_expires_if_the_clock_jumps_after_the_lease_was_read(
     store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from fotahook.delivery import Dispatcher, Outcome, Rules, Timings, run_maintenance
@@ -131,6 +132,55 @@ async def test_what_was_accepted_while_the_clock_was_ahead_is_due_when_it_is_rig
     (lease,) = await store.lease(10, 600)
     assert len(await store.fetch(lease, 10)) == 1
     assert "1 lanes waited for a time that the clock jumped back from" in caplog.text
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def test_what_is_minutes_old_stays_when_a_clock_that_was_behind_is_right(
+    store: Store, accept: Accept, serve: Serve, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fotahook.delivery.runtime.PAUSE_SECONDS", 0)
+    (message_id,) = await accept(b"1")
+    await serve()
+    seconds = [0.0]
+    watched = Watched(store)
+    keeping = asyncio.create_task(
+        run_maintenance(watched, Retention(seconds=86400), longest_wait=MONTH, monotonic=lambda: seconds[0])  # type: ignore[arg-type]
+    )
+    await watched.steps(1)
+    clock.advance(40 * 86400)
+    for step in (1, 700, 700):
+        await watched.steps(1)
+        assert await has_body(store, message_id)
+        seconds[0] += step
+        clock.advance(step)
+    for _ in range(3):
+        seconds[0] += 86400 / 2
+        clock.advance(86400 / 2)
+        await watched.steps(1)
+    assert not await has_body(store, message_id)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def test_a_retry_that_a_clock_ahead_put_off_is_due_after_a_restart(
+    store: Store, accept: Accept, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fotahook.delivery.runtime.PAUSE_SECONDS", 0)
+    dispatcher = Dispatcher(store, Receiver().deliver)
+    clock.advance(20 * 86400)
+    await accept(b"1")
+    clock.advance(-20 * 86400)
+    watched = Watched(store)
+    waiting = dispatcher.longest_wait
+    keeping = asyncio.create_task(run_maintenance(watched, Retention(), longest_wait=waiting))  # type: ignore[arg-type]
+    await watched.steps(1)
+    (lease,) = await store.lease(10, 600)
+    assert len(await store.fetch(lease, 10)) == 1
+    # A process with another schedule may put one off for so long.
+    assert await store.settle(lease, [], msgspec.structs.replace(WELL, wait=20 * 86400), keep=0) is None
+    await watched.steps(2)
+    assert await store.lease(10, 600) == []
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
 

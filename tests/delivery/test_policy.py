@@ -264,8 +264,9 @@ def test_410_pauses_the_lane_and_keeps_the_message() -> None:
 
 
 def test_a_message_expires_at_its_time_to_live() -> None:
-    assert not expired(a_delivery(age=7 * DAY - 1), RULES)
-    assert expired(a_delivery(age=7 * DAY), RULES)
+    assert not expired(a_delivery(age=7 * DAY - 1), RULES, 0.0)
+    assert expired(a_delivery(age=7 * DAY), RULES, 0.0)
+    assert not expired(a_delivery(age=7 * DAY), RULES, 1.0)
 
 
 # Total

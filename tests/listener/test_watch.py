@@ -144,7 +144,7 @@ async def test_old_statuses_leave_the_ledger(make: Make) -> None:
         await request(listener, progress("UpgradeSuccess", "d-1"))
         now[0] += LEDGER_SECONDS + 1
         await request(listener, progress("UpgradeSuccess", "d-2"))
-        await forget_reports(await listener._inbox.store())
+        await forget_reports(await listener._inbox.store(), LEDGER_SECONDS)
         assert (await listener.ledger(ACCOUNT, "c-1")).statuses == {"UpgradeSuccess": 1}
 
 

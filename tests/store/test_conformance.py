@@ -205,6 +205,35 @@ async def test_a_window_outlasts_a_restart(store_url: str, store: Store, clock: 
     assert (again.id, again.duplicate) == (first.id, True)
 
 
+async def test_a_window_that_a_clock_ahead_began_ends_too(store: Store, clock: VirtualClock) -> None:
+    message = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="k", idempotency_window=60.0)
+    clock.advance(40 * 86400)
+    (first,) = await store.accept([message])
+    clock.advance(-40 * 86400)
+    (second,) = await store.accept([message])
+    (third,) = await store.accept([message])
+    assert (first.duplicate, second.duplicate, third.duplicate) == (False, False, True)
+    assert third.id == second.id
+
+
+async def test_messages_are_found_by_their_time_after_the_clock_was_ahead(
+    store: Store, accept: Accept, clock: VirtualClock
+) -> None:
+    began = clock()
+    clock.advance(40 * 86400)
+    await accept(b"ahead")
+    clock.advance(-40 * 86400)
+    for body in (b"1", b"2"):
+        await accept(body)
+        clock.advance(10)
+    wanted = MessageFilter(since=began, until=clock())
+    for page in (
+        await store.messages(ACCOUNT, wanted, limit=10),
+        await store.search_messages(wanted, among=None, limit=10),
+    ):
+        assert [(await store.message(each.id)).body for each in page.messages] == [b"2", b"1"]  # type: ignore[union-attr]
+
+
 async def test_a_window_applies_only_to_messages_that_have_one(store: Store, clock: VirtualClock) -> None:
     held = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="forever")
     brief = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="brief", idempotency_window=60.0)
@@ -826,6 +855,31 @@ async def test_a_paused_lane_keeps_everything_and_its_time_to_live_stands_still(
     await registered.resume(ACCOUNT)
     (delivery,) = await registered.fetch(await lease_one(registered), 10)
     assert delivery.age == 0
+
+
+@pytest.mark.parametrize("stop", ["pause", "deregister", "410"])
+async def test_a_clock_that_is_ahead_when_a_lane_stops_makes_its_messages_no_older(
+    registered: Store, accept: Accept, clock: VirtualClock, stop: str
+) -> None:
+    await accept(b"{}")
+    lease = await lease_one(registered)
+    clock.advance(40 * 86400)
+    if stop == "410":
+        await registered.settle(lease, [], msgspec.structs.replace(WELL, pause=True), keep=0)
+    else:
+        await registered.settle(lease, [], WELL, keep=0)
+    if stop == "pause":
+        await registered.pause(ACCOUNT)
+    elif stop == "deregister":
+        await registered.deregister(ACCOUNT, actor="test")
+    clock.advance(700 - 40 * 86400)
+    if stop == "deregister":
+        await registered.register(ACCOUNT, URL, actor="test")
+    else:
+        await registered.resume(ACCOUNT)
+    await registered.recall(60, 10)
+    (delivery,) = await registered.fetch(await lease_one(registered), 10)
+    assert 0 <= delivery.age <= 700
 
 
 async def test_an_account_can_be_paused_before_its_first_message(registered: Store, accept: Accept) -> None:

@@ -101,18 +101,19 @@ def rotate(kind: Kind, name: str, /, *, overlap_hours: Hours = 24.0, flags: Stor
 
 app = App(name="admin", help="Manage clients, users and the store of a service.")
 _BOTH: Final[dict[str, Callable[..., None]]] = {
-    "create campaigns --account 0000123456-00001 --scope publish": create,
+    "create {} --account 0000123456-00001 --scope {}": create,
     "list": list_,
-    "grant campaigns --all-accounts --scope callbacks": grant,
-    "revoke campaigns": revoke,
+    "grant {} --all-accounts --scope callbacks": grant,
+    "revoke {}": revoke,
 }
-for kind, about, more in (
-    ("client", "Clients: they publish, operate, and ask for ThingSpace's OAuth token.", {"rotate campaigns": rotate}),
-    ("user", "Users: they log in for ThingSpace's session token.", {}),
+_OF_CLIENTS: Final = "Clients: they publish, operate, and ask for ThingSpace's OAuth token."
+for kind, about, names, more in (
+    ("client", _OF_CLIENTS, ("campaigns", "publish"), {"rotate {}": rotate}),
+    ("user", "Users: they log in for ThingSpace's session token.", ("operations", "callbacks"), {}),
 ):
     app.command(group := App(name=kind, help=about))
     for example, command in (_BOTH | more).items():
-        epilogue = f"Example: fotahook admin {kind} {example}"
+        epilogue = f"Example: fotahook admin {kind} {example.format(*names)}"
         group.command(partial(command, kind), name=example.partition(" ")[0], help_epilogue=epilogue)
 
 

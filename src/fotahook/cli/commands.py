@@ -4,6 +4,7 @@ import inspect
 import io
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from fotahook.hosting import discard
 from .shared.errors import describe
 
 _ACCOUNT: Final = "0000123456-00001"
+_WIDTHS: Final = range(20, 4097)
 COMMANDS: Final = {
     "serve": ("serve:app", "Run the service: callbacks, messages, delivery.", None),
     "listen": ("listen:app", "Receive messages into a durable inbox.", None),
@@ -77,6 +79,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Characters that the encoding lacks must not make a command fail after its work is done.
         sys.stdout.reconfigure(errors="backslashreplace")
+    if (width := shutil.get_terminal_size().columns) not in _WIDTHS or "COLUMNS" in os.environ:
+        # With other widths, help never ends.
+        os.environ["COLUMNS"] = str(min(max(width, _WIDTHS[0]), _WIDTHS[-1]))
     if arguments is None:
         arguments = sys.argv[1:]
         # SIGTERM and SIGHUP end a command as Ctrl-C does, so that it restores what it changed. Servers handle them in

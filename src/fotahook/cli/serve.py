@@ -39,7 +39,7 @@ from .doctor import InDelivery, SenderFlags
 from .shared.arguments import flag_class, split_at_commas
 from .shared.errors import UsageError, flag_named
 from .shared.servers import SOURCES, InLimits, InLogging, InNetwork, Seconds, ServerOptions, console_routes
-from .shared.sources import VARIABLE, InStore, RetentionFlags, open_secret_keys, store_file, when_it_answers
+from .shared.sources import VARIABLE, InStore, RetentionFlags, check_keys, open_secret_keys, store_file, when_it_answers
 
 log = logging.getLogger("fotahook")
 
@@ -121,6 +121,7 @@ def serve(*, options: ServeOptions = ServeOptions()) -> int:
     SIGTERM finishes what is under way and exits with 0.
     """
     options.check()
+    check_keys()
     file = store_file("--store", options.store)
     if options.explain:
         source = VARIABLE if file is None or VARIABLE in os.environ else str(key_file(file))

@@ -13,7 +13,7 @@ from fotahook.store.records import DispatchedElsewhere, HandOver, Lease, LeaseRe
 
 from .lane import LaneWorker
 from .places import Places
-from .policy import DAY, Rules
+from .policy import Rules
 from .runtime import ClockWatch, Runtime
 
 log = logging.getLogger("fotahook.delivery")
@@ -27,8 +27,6 @@ LANES_LIMIT: Final = 8192
 RECOVERED_LANES: Final = 500
 """Lanes of one origin that are woken at once when one of them recovers; the next ones follow after a moment."""
 RECOVERED_SECONDS: Final = 0.5
-LONGEST_PAUSE: Final = 31 * DAY
-"""Longer than anything but a retry waits: endpoints that back off, and accounts with a rate limit."""
 
 
 @dataclass(eq=False)
@@ -63,8 +61,8 @@ class Dispatcher(Runtime):
     @property
     def longest_wait(self) -> float:
         """Seconds in which each lane that it leaves is due."""
-        schedules = (rules.schedule for rules in (self.rules, *self.rules_of.values()))
-        return max(LONGEST_PAUSE, self.timings.lease, *map(max, schedules)) + 1
+        waits = ((rules.backoff_cap, *rules.schedule) for rules in (self.rules, *self.rules_of.values()))
+        return max(self.timings.lease, *map(max, waits)) + 1
 
     def is_leasing(self) -> bool:
         """Whether it could lease when it last tried, and tried not long ago."""

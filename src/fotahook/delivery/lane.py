@@ -194,7 +194,7 @@ class LaneWorker:
         self._fetched_at = self._now()
         try:
             new = await self._stock.fetch(self._runtime.store, self.lease, self._fetch_size())
-            if any(expired(delivery, self._rules) for delivery in new):
+            if any(expired(delivery, self._rules, 0.0) for delivery in new):
                 # It may have jumped since the lease was read.
                 self._clock_is_steady = await self._runtime.watch.trusts(self._runtime.store)
             self._make_ready(new)
@@ -205,7 +205,7 @@ class LaneWorker:
     def _make_ready(self, new: Sequence[Delivery]) -> None:
         for delivery in new:
             # A clock that just jumped may be wrong, and a message is dead for good.
-            if self._clock_is_steady and expired(delivery, self._rules):
+            if self._clock_is_steady and expired(delivery, self._rules, self._runtime.watch.ahead):
                 self._settlements.append(expiry_of(delivery, self._runtime.clock()))
             else:
                 self._ready.append(delivery)

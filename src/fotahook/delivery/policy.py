@@ -68,8 +68,9 @@ class Decision(Record, frozen=True, kw_only=True):
     pause: bool = False
 
 
-def expired(delivery: Delivery, rules: Rules) -> bool:
-    return delivery.age >= rules.time_to_live
+def expired(delivery: Delivery, rules: Rules, ahead: float) -> bool:
+    """Whether to give it up, where the clock that its age was read from jumped forward by `ahead` seconds."""
+    return delivery.age - ahead >= rules.time_to_live
 
 
 def expiry_of(delivery: Delivery, now: float) -> Settlement:

@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import Final, NamedTuple
 
 import aiodns
@@ -87,7 +87,10 @@ class Resolver:
         try:
             async with asyncio.timeout(QUERY_SECONDS):
                 found, ttl = await self._lookup(host)
-            addresses, ttl = _interleaved(found), min(max(ttl, MIN_TTL), MAX_TTL)
+            # The families in turn, that of the first one first (RFC 8305, section 4).
+            of_first = [one for one in found if (":" in one) == (":" in found[0])]
+            turns = zip_longest(of_first, [one for one in found if one not in of_first])
+            addresses, ttl = tuple(filter(None, chain.from_iterable(turns))), min(max(ttl, MIN_TTL), MAX_TTL)
         except TimeoutError:
             error = f"{host}: no name server answered in {QUERY_SECONDS:g} s"
         except OSError as refused:
@@ -130,10 +133,3 @@ def is_literal(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _interleaved(addresses: Sequence[str]) -> Sequence[str]:
-    """Addresses with the families in turn, the family of the first one first (RFC 8305, section 4)."""
-    first = [one for one in addresses if (":" in one) == (":" in addresses[0])]
-    other = [one for one in addresses if one not in first]
-    return tuple(one for pair in zip_longest(first, other) for one in pair if one is not None)

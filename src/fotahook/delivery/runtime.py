@@ -27,6 +27,8 @@ JUMP_SECONDS: Final = 30.0
 TRUST_SECONDS: Final = 600.0
 """How long a clock that jumped must run steadily before it is believed."""
 PAUSE_SECONDS: Final = 1.0
+LONGEST_WAIT: Final = 31 * DAY
+"""Longer than any lane waits, whatever the schedule of its dispatcher."""
 LEDGER_SECONDS: Final = 180 * DAY
 """How long the ledger keeps a status. ThingSpace keeps its own history for six months."""
 _STEP: Final = 1000
@@ -72,9 +74,12 @@ class ClockWatch:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._offset: float | None = None
+        self._lowest = math.inf
         self._jumped_at: float | None = monotonic()
         self.went_back = False
         """Whether the clock jumped back before the last reading: what was written until then may be ahead of it."""
+        self.ahead = 0.0
+        """Seconds that the clock jumped forward in all: what was written before is so much younger than it says."""
 
     def is_steady(self, reading: float) -> bool:
         """Whether to believe a reading of the store's clock that was taken just now."""
@@ -83,7 +88,8 @@ class ClockWatch:
         if self._offset is not None and abs(offset - self._offset) > JUMP_SECONDS:
             self._jumped_at = now
         self.went_back = self._offset is not None and offset < self._offset - JUMP_SECONDS
-        self._offset = offset
+        self._offset, self._lowest = offset, min(offset, self._lowest)
+        self.ahead = offset - self._lowest if offset - self._lowest > JUMP_SECONDS else 0.0
         if self._jumped_at is not None and now - self._jumped_at >= TRUST_SECONDS:
             self._jumped_at = None
         return self._jumped_at is None
@@ -125,10 +131,12 @@ async def run_maintenance(
 ) -> None:
     """Run maintenance until cancelled. Deliveries can run between any two steps.
 
-    A lane that is due only after `longest_wait` seconds was written while the clock was ahead, and is due now.
-    Nothing is removed for its age until the clock has run steadily for ten minutes: it may be wrong from the start.
+    A lane that is due only after `longest_wait` seconds was written while the clock was ahead, and is due now; after
+    the start only one beyond LONGEST_WAIT, as other processes may have other schedules. Nothing is removed for its age
+    until the clock has run steadily for ten minutes: it may be wrong from the start.
     """
     watch, was_steady, forget_at = ClockWatch(monotonic), False, monotonic()
+    beyond = longest_wait
     while True:
         try:
             now = await store.now()
@@ -136,12 +144,13 @@ async def run_maintenance(
             if was_steady and not is_steady:
                 log.warning("the store's clock jumped: nothing old is removed until it is steady for ten minutes")
             was_steady = is_steady
-            while found := await store.recall(JUMP_SECONDS if watch.went_back else longest_wait, _STEP):
+            while found := await store.recall(JUMP_SECONDS if watch.went_back else beyond, _STEP):
                 log.warning("%d lanes waited for a time that the clock jumped back from: they are due now", found)
-            more = await store.tidy(retention, now=now if is_steady else -math.inf)
+            beyond = max(LONGEST_WAIT, longest_wait)
+            more = await store.tidy(retention, now=now - watch.ahead if is_steady else -math.inf)
             if is_steady and not more and monotonic() >= forget_at:
                 forget_at = monotonic() + DAY
-                await forget_reports(store)
+                await forget_reports(store, LEDGER_SECONDS + watch.ahead)
         except StoreError as error:
             log.warning("redelivery and retention wait for the store: %s", error)
             more = False
@@ -149,11 +158,11 @@ async def run_maintenance(
             await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def forget_reports(store: Store) -> None:
-    """Remove the statuses from the ledger that are too old."""
+async def forget_reports(store: Store, seconds: float) -> None:
+    """Remove the statuses from the ledger that are so old."""
     after = 0
     while found := await store.ledger_campaigns(after=after, limit=100):
         after = found[-1].id
         for one in found:
-            while await store.forget_reports(one.id, LEDGER_SECONDS, _STEP):
+            while await store.forget_reports(one.id, seconds, _STEP):
                 pass

@@ -6,7 +6,7 @@ skips nothing and repeats nothing, however the events of several sources interle
 """
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, Literal, NamedTuple
 
 import msgspec
@@ -138,8 +138,13 @@ class EventVerbs(Engine):
                 sources.append([event for event in found if not after.covers(event)])
                 if len(rows) == limit:
                     unfinished.append(sources[-1][-1])
-        events = tuple(_by_time(sources, unfinished))
-        return EventPage(events=events, cursor=after.advance(events), more=bool(unfinished) or last != present)
+        events: list[Event] = []
+        # By time, up to the first that an unread event might precede.
+        for event in heapq.merge(*sources, key=lambda event: event.data.at):
+            events.append(event)
+            if any(event is last_read for last_read in unfinished):
+                break
+        return EventPage(events=tuple(events), cursor=after.advance(events), more=bool(unfinished) or last != present)
 
 
 def _cursor(ends: Row, prefix: str) -> EventCursor:
@@ -156,11 +161,3 @@ def _read(source: Source, kind: type[EventData], row: Row) -> list[Event]:
     if row["state"] != "dead":
         return [Event(source, 2 * position + 1, data)]
     return [Event(source, 2 * position, data), Event(source, 2 * position + 1, read(events.MessageDead, row))]
-
-
-def _by_time(sources: Sequence[Sequence[Event]], unfinished: Collection[Event]) -> Iterator[Event]:
-    """The events of all sources by time, up to the first that an unread event might precede."""
-    for event in heapq.merge(*sources, key=lambda event: event.data.at):
-        yield event
-        if any(event is last for last in unfinished):
-            return

@@ -30,7 +30,6 @@ def reports_of(message: CallbackMessage, *, detailed: bool) -> tuple[Report, ...
 
     def add(campaign: str, device: str, status: str, detail: str | None) -> None:
         spelling, rank = place(status)
-        detail = detail if detailed else None
         found.append(Report(campaign=campaign, device=device, status=storable(spelling), rank=rank, detail=detail))
 
     for part in (message.upgrade_progress, message.upgrade_scheduled, message.campaign):
@@ -38,10 +37,11 @@ def reports_of(message: CallbackMessage, *, detailed: bool) -> tuple[Report, ...
             continue
         campaign = storable(campaign)
         if part.status:
-            add(campaign, "", part.status, _told(part))
+            add(campaign, "", part.status, _told(part) if detailed else None)
         for device in part.device_list:
             if device.device_id and device.status:
-                add(campaign, storable(device.device_id), device.status, _short(device.result_reason))
+                reason = _short(device.result_reason) if detailed else None
+                add(campaign, storable(device.device_id), device.status, reason)
     if len(found) > 1:
         # Of a device that is named more than once, the latest of the life cycle counts.
         found.sort(key=lambda report: report.rank)

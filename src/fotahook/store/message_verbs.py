@@ -274,7 +274,9 @@ async def _span(db: Session, matching: MessageFilter, before: int | None) -> tup
     # No id begins with g.
     until = "g" if matching.until is None else first_id(matching.until + CLOCK_SECONDS)
     (span,) = await db.rows("span", since=since, until=until)
-    return span["first"], span["end"] if before is None else min(before, span["end"])
+    is_all = matching.until is None or (span["last_at"] or 0.0) < matching.until
+    end = span["last_end"] if is_all else span["end"]
+    return span["first"], end if before is None else min(before, end)
 
 
 async def _page(

@@ -44,8 +44,11 @@ from callback_history h where h.account = :account order by h.revision desc limi
 
 -- name: span
 -- The number of the first message from one id on, and one more than that of the last before another; ids begin with the time.
+-- Where the clock was ahead, ids are ahead of the times: then the last number counts, and when that one was accepted.
 select coalesce((select seq from messages where id >= :since order by id limit 1), 0) as first,
-    coalesce((select seq from messages where id < :until order by id desc limit 1), 0) + 1 as "end";
+    coalesce((select seq from messages where id < :until order by id desc limit 1), 0) + 1 as "end",
+    coalesce((select seq from messages order by seq desc limit 1), 0) + 1 as last_end,
+    (select accepted_at from messages order by seq desc limit 1) as last_at;
 
 -- name: newest
 -- Between two numbers, of these accounts (null: of all).

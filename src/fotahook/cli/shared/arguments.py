@@ -69,7 +69,9 @@ def _to_seconds(_: object, tokens: Sequence[Token]) -> float:
 
 
 Time: TypeAlias = Annotated[datetime | None, Parameter(converter=_to_time)]
-Duration: TypeAlias = Annotated[float, Parameter(converter=_to_seconds)]
+Duration: TypeAlias = Annotated[
+    float, Parameter(converter=_to_seconds, metavar="DURATION", show_default=lambda it: it and f"{it / 60:g}m")
+]
 
 
 @flag_class

@@ -73,7 +73,8 @@ def describe(error: BaseException, command: str = "") -> tuple[int, str | None]:
             return USAGE if isinstance(error, BadOption) else FAILED, text
         case CycloptsError():
             command = " ".join(["fotahook", *(error.command_chain or ())])
-            text = text.strip().rstrip("., ")
+            # A list that is cut ends in dots, which stay.
+            text = text.strip() if text.endswith("...") else text.strip().rstrip("., ")
             return USAGE, f"{text}{' ' if text.endswith('?') else '; '}see {command} --help"
         case errors.TransportError():
             return UNREACHABLE, f"{text.rstrip('.')}; check --base-url, and that the service runs"

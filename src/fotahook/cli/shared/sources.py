@@ -194,6 +194,12 @@ def secret_key_from_environment(variable: str = VARIABLE) -> bytes | None:
         return parse_secret_key(os.environ[variable]) if variable in os.environ else None
 
 
+def check_keys() -> None:
+    """Before a store is made: UsageError for an invalid key in the environment."""
+    for variable in (VARIABLE, PREVIOUS):
+        secret_key_from_environment(variable)
+
+
 async def open_secret_keys(store: "Store", file: str | None) -> tuple[bytes, bytes | None]:
     """The key of an open store, and the one before it if that is given. Failure if the store was used with another."""
     from fotahook.store.key_file import check_key, check_key_exists, readable_by_others

@@ -63,7 +63,7 @@ delete from callback_history where account = :account and revision in (
 update lanes set
     held = false, wait_until = store_now(), failures = 0, "window" = 4, refused = 0, reason = null,
     succeeded = 0, failed = 0, latency = 0,
-    stopped_for = stopped_for + case when paused then 0 else store_now() - coalesce(stopped_at, store_now()) end,
+    stopped_for = stopped_for + case when paused then 0 else greatest(0, store_now() - stopped_at) end,
     stopped_at = case when paused then stopped_at end
 where account = :account and consumer = '';
 
@@ -79,7 +79,7 @@ where account = :account and consumer = :consumer;
 update lanes set
     paused = false, wait_until = store_now(), failures = 0, "window" = 4, refused = 0, reason = null,
     succeeded = 0, failed = 0, latency = 0,
-    stopped_for = stopped_for + case when held then 0 else store_now() - coalesce(stopped_at, store_now()) end,
+    stopped_for = stopped_for + case when held then 0 else greatest(0, store_now() - stopped_at) end,
     stopped_at = case when held then stopped_at end
 where account = :account and consumer = :consumer;
 
@@ -143,12 +143,13 @@ on conflict (account) do update set in_flight = excluded.in_flight, per_second =
 select id, sha256 from messages where account = :account and idempotency_key = :key;
 
 -- name: forget_keys
--- Idempotency keys whose window is over: the next message with such a key is a new one.
+-- Idempotency keys whose window is over: the next message with such a key is a new one. A message of the future was
+-- accepted while the clock was ahead.
 update messages m set idempotency_key = null
 from unnest(:accounts::text[], :idempotency_keys::text[], :windows::double precision[])
     as given (account, idempotency_key, seconds)
 where m.account = given.account and m.idempotency_key = given.idempotency_key
-    and m.accepted_at + given.seconds <= store_now();
+    and abs(store_now() - m.accepted_at) >= given.seconds;
 
 -- name: add_messages
 -- In the given order, except messages with a known idempotency key. If another process is storing the same key, this

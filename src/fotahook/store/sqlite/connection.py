@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import NoneType
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -66,7 +66,9 @@ def connect(path: Path, *, busy_seconds: float | None = None) -> sqlite3.Connect
         connection = sqlite3.connect(
             path, timeout=wait, isolation_level=None, check_same_thread=False, cached_statements=PREPARED_STATEMENTS
         )
-        connection.row_factory = _as_dict
+        connection.row_factory = lambda cursor, row: {
+            column[0]: value for column, value in zip(cursor.description, row, strict=True)
+        }
         for setting in _SETTINGS:
             connection.execute(f"pragma {setting}")
     except (OSError, sqlite3.Error) as error:
@@ -74,10 +76,6 @@ def connect(path: Path, *, busy_seconds: float | None = None) -> sqlite3.Connect
             connection.close()
         raise StoreUnavailable(describe_error(path, error)) from error
     return connection
-
-
-def _as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
-    return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
 
 
 def translate(error: Exception) -> Exception:

@@ -21,7 +21,7 @@ delete from callback_history where number in (
 update lanes set
     held = 0, wait_until = 0, failures = 0, window = 4, refused = 0, reason = null,
     succeeded = 0, failed = 0, latency = 0,
-    stopped_for = stopped_for + case when paused = 0 then :now - coalesce(stopped_at, :now) else 0 end,
+    stopped_for = stopped_for + case when paused = 0 then max(0, :now - coalesce(stopped_at, :now)) else 0 end,
     stopped_at = case when paused = 0 then null else stopped_at end
 where account = :account and consumer = '';
 
@@ -440,7 +440,7 @@ update lanes set paused = 1, stopped_at = coalesce(stopped_at, :now) where accou
 update lanes set
     paused = 0, wait_until = 0, failures = 0, window = 4, refused = 0, reason = null,
     succeeded = 0, failed = 0, latency = 0,
-    stopped_for = stopped_for + case when held = 0 then :now - coalesce(stopped_at, :now) else 0 end,
+    stopped_for = stopped_for + case when held = 0 then max(0, :now - coalesce(stopped_at, :now)) else 0 end,
     stopped_at = case when held = 0 then null else stopped_at end
 where account = :account and consumer = :consumer;
 

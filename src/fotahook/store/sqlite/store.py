@@ -84,8 +84,8 @@ class SqliteSession(Session):
         expired: list[str] = []
         for row in await self.bulk("known_messages", [(number,) for number in hashes.values()]):
             key = (row["account"], row["idempotency_key"])
-            # Of another key only the hash is the same.
-            if (window := windows.get(key)) is not None and row["accepted_at"] + window <= self.now:
+            # Of another key only the hash is the same. A message of the future was accepted while the clock was ahead.
+            if (window := windows.get(key)) is not None and abs(self.now - row["accepted_at"]) >= window:
                 expired.append(row["id"])
             elif key in hashes:
                 known[key] = row["id"], row["sha256"]

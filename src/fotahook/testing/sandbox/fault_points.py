@@ -10,7 +10,7 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from fotahook.delivery import Deliver
 from fotahook.store import Store
@@ -55,11 +55,7 @@ class FaultPoints:
     def around_app(self, app: ASGIApp) -> ASGIApp:
         """The app, with points before and after each POST."""
         faulty = self.around("answer", app)
-
-        async def app_with_points(scope: Scope, receive: Receive, send: Send) -> None:
-            await (faulty if scope.get("method") == "POST" else app)(scope, receive, send)
-
-        return app_with_points
+        return lambda scope, *sides: (faulty if scope.get("method") == "POST" else app)(scope, *sides)
 
     def around(self, step: str, call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         async def faulty(*args: P.args, **options: P.kwargs) -> T:

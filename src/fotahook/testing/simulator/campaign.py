@@ -125,16 +125,13 @@ class Simulation:
         for step in range(len(self._statuses.device) + 1):
             for number in range(self._devices):
                 if (result := self._result(step, self._rank(number))) is not None:
-                    imei = self._imei(number)
+                    # Unique in the campaign: 14 digits and their Luhn digit.
+                    digits = f"{_FIRST_IMEI + self._serial(number):014d}"
+                    total = sum(map(int, digits[::2] + digits[1::2].translate(_DOUBLED)))
+                    imei = f"{digits}{-total % 10}"
                     content = self._member("upgradeProgress", deviceList=[_device(imei, *result)])
                     yield self._message(imei, step, content)
         yield self._message(self.campaign_id, len(planned) + 1, self._campaign(ended))
-
-    def _imei(self, number: int) -> str:
-        """The device's IMEI, unique in the campaign: 14 digits and their Luhn digit."""
-        digits = f"{_FIRST_IMEI + self._serial(number):014d}"
-        total = sum(map(int, digits[::2] + digits[1::2].translate(_DOUBLED)))
-        return f"{digits}{-total % 10}"
 
     def _result(self, step: int, rank: int) -> tuple[str, str | None] | None:
         """What a device reports in a step, and why. The lowest ranks fail; a rejected one has no further step."""
