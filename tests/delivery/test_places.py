@@ -149,6 +149,25 @@ async def test_lanes_that_wait_take_turns() -> None:
     assert order == [one, two, three, one, one]
 
 
+async def test_no_lane_takes_a_free_place_before_those_that_wait() -> None:
+    places = Places(1)
+    one, two, three, four = (places.begin(lane, Health(latency=0.01)) for lane in range(4))
+    first = await acquire(places, one)
+    granted: list[Place] = []
+    overtaking: list[Place | None] = []
+
+    def give_back(place: Place) -> None:
+        granted.append(place)
+        places.release(place, used=False)
+        overtaking.append(places.take(four))
+
+    places.wait(two, give_back)
+    places.wait(three, granted.append)
+    places.release(first, used=False)
+    assert [place.seat for place in granted] == [two, three]
+    assert overtaking == [None]
+
+
 async def test_a_new_lane_takes_one_place_when_they_are_scarce() -> None:
     places = Places(8)
     one, two = seats(places, 2)

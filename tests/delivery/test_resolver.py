@@ -68,16 +68,21 @@ async def test_concurrent_callers_share_one_query_and_one_may_leave() -> None:
 
 
 async def test_a_hung_name_holds_up_no_other() -> None:
-    names = Names("8.8.8.8")
-    names.answers.clear()
-    resolver = names.resolver()
+    hangs, answers = Names("8.8.8.8"), Names("8.8.4.4")
+    hangs.answers.clear()
+
+    async def lookup(host: str) -> tuple[Sequence[str], float]:
+        return await (answers if host == "quick.example" else hangs)(host)
+
+    resolver = Resolver((), lookup=lookup)
     hung = [asyncio.create_task(resolver.resolve(f"{number}.example")) for number in range(1000)]
-    await asyncio.sleep(0)
-    quick = Resolver((), lookup=Names("8.8.4.4"))
-    assert list(await quick.resolve("quick.example")) == ["8.8.4.4"]
+    for _ in range(2):  # lets each of them begin its query
+        await asyncio.sleep(0)
+    assert len(hangs.asked) == 1000
+    assert list(await resolver.resolve("quick.example")) == ["8.8.4.4"]
+    assert not any(task.done() for task in hung)
     resolver.close()
-    await asyncio.gather(*hung, return_exceptions=True)
-    assert all(task.done() for task in hung)
+    assert all(isinstance(one, asyncio.CancelledError) for one in await asyncio.gather(*hung, return_exceptions=True))
 
 
 @pytest.mark.parametrize(("ttl", "kept"), [(0.0, MIN_TTL), (30.0, 30.0), (86400.0, MAX_TTL)])

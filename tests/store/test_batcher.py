@@ -113,6 +113,8 @@ async def test_closing_finishes_submitted_items_and_refuses_new_ones() -> None:
     answers = await submitted(batcher, batches, 2, 4)
     batches.go_on.set()
     await batcher.close()
+    assert batches.seen == [[2], [4]]
+    assert all(answer.done() for answer in answers)
     assert await asyncio.gather(*answers) == [20, 40]
     with pytest.raises(StoreUnavailable, match="closed"):
         await batcher.submit(2)

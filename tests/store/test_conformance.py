@@ -261,6 +261,18 @@ async def test_what_one_account_publishes_in_bulk_does_not_go_before_all_of_anot
     assert lane.pending == 4800
 
 
+async def test_what_cannot_be_written_fails_only_for_its_own_caller(store: Store, accept: Accept) -> None:
+    unwritable = "\ud800"
+    one, refused, other = await asyncio.gather(
+        accept(b"1"), accept(b"2", account=unwritable), accept(b"3"), return_exceptions=True
+    )
+    assert isinstance(refused, Exception)
+    (lane,) = await store.lanes(ACCOUNT)
+    assert lane.pending == 2
+    assert not isinstance(one, BaseException)
+    assert not isinstance(other, BaseException)
+
+
 async def test_a_message_is_put_into_every_lane_of_its_consumers(store: Store, accept: Accept) -> None:
     (accepted,) = await accept(b"{}", consumers=("billing", "handlers"))
     message = await store.message(accepted.id)
@@ -322,13 +334,19 @@ async def lease_one_after_expiry(store: Store, clock: VirtualClock) -> Lease:
     return await lease_one(store)
 
 
-async def test_a_paused_lane_is_not_leased(registered: Store, accept: Accept) -> None:
+async def test_a_lane_that_a_verdict_paused_is_not_leased_and_its_age_stands_still(
+    registered: Store, accept: Accept, clock: VirtualClock
+) -> None:
     await accept(b"{}")
     lease = await lease_one(registered)
     await registered.settle(lease, [], msgspec.structs.replace(WELL, pause=True), keep=0)
     assert await registered.lease(10, 30) == []
     (lane,) = await registered.lanes(ACCOUNT)
     assert lane.state == "paused"
+    clock.advance(3600)
+    await registered.resume(ACCOUNT)
+    (delivery,) = await registered.fetch(await lease_one(registered), 10)
+    assert delivery.age == 0
 
 
 # Leases
@@ -407,6 +425,19 @@ async def test_a_lane_held_while_it_is_leased_can_still_be_settled(registered: S
     assert message.deliveries[0].state == "delivered"
 
 
+async def test_a_lane_paused_while_it_is_leased_stays_paused_whatever_its_verdict(
+    registered: Store, accept: Accept
+) -> None:
+    await accept(b"1", b"2")
+    lease = await lease_one(registered)
+    (first,) = await registered.fetch(lease, 1)
+    await registered.pause(ACCOUNT)
+    await registered.settle(lease, [settled(first)], WELL, keep=0)
+    assert await registered.lease(10, 30) == []
+    (lane,) = await registered.lanes(ACCOUNT)
+    assert (lane.state, lane.pending) == ("paused", 1)
+
+
 async def test_a_verdict_about_the_old_endpoint_does_not_apply_to_the_new_one(
     registered: Store, accept: Accept
 ) -> None:
@@ -462,22 +493,23 @@ async def test_lanes_that_wait_for_the_same_receiver_are_woken_together(
     }
     for account, url in urls.items():
         await store.register(account, url, actor="test")
-        await accept(b"{}", account=account)
+        await accept(b"struck", b"refused", account=account)
     for lease in await store.lease(10, 30):
-        (delivery,) = await store.fetch(lease, 10)
-        failing = lease.account != "well"
-        health = Health(failures=1, reason="http_503") if failing else Health()
-        settlement = settled(delivery, "pending", delay=600 if failing else 0)
-        struck = msgspec.structs.replace(settlement, strikes=1 if failing else 0)
-        await store.settle(lease, [struck], LaneVerdict(health=health, wait=600 if failing else 0), keep=0)
-    await store.settle(await lease_one(store), [], WELL, keep=600)
+        struck, refused = await store.fetch(lease, 10)
+        outcomes = [
+            msgspec.structs.replace(settled(struck, "pending", delay=600), strikes=1),
+            settled(refused, "pending", delay=300),
+        ]
+        # Another lane waits as well, but for nothing that its receiver could end.
+        health = Health() if lease.account == "well" else Health(failures=1, reason="http_503")
+        await store.settle(lease, outcomes, LaneVerdict(health=health, wait=600), keep=0)
     assert await store.wake_origin("https://receiver.example", 2) == 2
     assert await store.wake_origin("https://receiver.example", 2) == 1
     assert await store.wake_origin("https://receiver.example", 2) == 0
     woken = await store.lease(10, 30)
     assert {lease.account for lease in woken} == {"same-1", "same-2", "same-3"}
     for lease in woken:
-        assert len(await store.fetch(lease, 10)) == 1
+        assert [delivery.body for delivery in await store.fetch(lease, 10)] == [b"struck"]
 
 
 async def test_what_was_written_while_the_clock_was_ahead_is_recalled(
@@ -574,6 +606,7 @@ async def test_bodies_that_are_fetched_together_or_at_once_keep_their_bytes(regi
         await accept(body)
         await accept(body, account="another")
     leases = await registered.lease(2, 30)
+    assert len(leases) == 2
     for found in await asyncio.gather(*(registered.fetch(lease, 10) for lease in leases)):
         assert [delivery.body for delivery in found] == bodies
 
@@ -803,10 +836,11 @@ async def test_a_lease_names_the_live_signing_keys_oldest_first(
         registered,
         key,
         msgspec.structs.replace(key, id="new", created_at=now),
-        msgspec.structs.replace(key, id="gone", expires_at=now),
+        msgspec.structs.replace(key, id="ending", expires_at=now + 10),
         msgspec.structs.replace(key, id="other", owner="other"),
     )
     await accept(b"{}")
+    clock.advance(10)
     assert (await lease_one(registered)).signing_keys == ("old", "new")
 
 
@@ -891,13 +925,14 @@ async def test_an_account_can_be_paused_before_its_first_message(registered: Sto
     assert lane.state == "paused"
 
 
+@pytest.mark.parametrize("first", ["pause", "deregister"])
 async def test_a_lane_held_and_paused_opens_when_both_have_ended(
-    registered: Store, accept: Accept, clock: VirtualClock
+    registered: Store, accept: Accept, clock: VirtualClock, first: str
 ) -> None:
     await accept(b"{}")
-    await registered.pause(ACCOUNT)
-    await registered.deregister(ACCOUNT, actor="test")
-    clock.advance(10)
+    for stop in ("pause", "deregister") if first == "pause" else ("deregister", "pause"):
+        await (registered.pause(ACCOUNT) if stop == "pause" else registered.deregister(ACCOUNT, actor="test"))
+        clock.advance(10)
     await registered.register(ACCOUNT, URL, actor="test")
     assert await registered.lease(10, 30) == []
     clock.advance(10)

@@ -206,6 +206,17 @@ async def test_the_event_of_a_lane_paused_by_its_endpoint_has_the_reason(registe
     assert (last.data.state, last.data.reason) == ("paused", "http_410")
 
 
+async def test_a_cursor_stays_lost_when_older_changes_of_another_callback_are_removed_later(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fotahook.store.account_verbs.HISTORY_CHANGES", 1)
+    await store.register("early", URL, actor="test")
+    before = (await store.events(None, limit=1)).cursor
+    for account in ("late", "late", "early"):
+        await store.register(account, URL, actor="test")
+    assert (await store.events(before, limit=10)).lost
+
+
 async def test_a_cursor_before_lane_changes_that_retention_removed_is_lost(
     registered: Store, clock: VirtualClock
 ) -> None:

@@ -103,6 +103,27 @@ async def test_what_is_pending_is_never_removed(store: Store, accept: Accept, cl
     assert message.body == b"{}"
 
 
+async def test_a_body_that_is_pending_again_before_it_is_removed_is_kept(
+    opened: Store, accept: Accept, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (accepted,) = await accept(b"{}")
+    await deliver_all(opened)
+    clock.advance(31 * DAY)
+    write = opened._write
+
+    async def redeliver_first(job: Callable[..., Awaitable[Any]]) -> Any:
+        """What is old was found by now, and is about to be removed."""
+        monkeypatch.setattr(opened, "_write", write)
+        assert (await opened.redeliver(accepted.id)).refused is None
+        return await write(job)
+
+    monkeypatch.setattr(opened, "_write", redeliver_first)
+    await opened.prune(Retention(seconds=30 * DAY), now=clock())
+    message = await opened.message(accepted.id)
+    assert message is not None
+    assert (message.body, message.deliveries[0].state) == (b"{}", "pending")
+
+
 async def test_dead_messages_end_with_their_ids(opened: Store, accept: Accept, clock: VirtualClock) -> None:
     (accepted,) = await accept(b"{}")
     await deliver_all(opened, "dead")

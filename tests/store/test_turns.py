@@ -49,6 +49,38 @@ def test_heavy_and_light_items_alternate() -> None:
         assert turns.take() == ["heavy"]
 
 
+def test_a_heavy_item_waits_for_one_batch_of_light_ones_although_more_come() -> None:
+    turns: Turns[str] = Turns(limit=10)
+    for _ in range(3):
+        turns.put("heavy", "heavy", 100)
+    assert turns.take() == ["heavy"]
+    for number in range(10):
+        turns.put("light", number)
+    assert turns.take() == ["light"] * 10
+    for number in range(10, 20):
+        turns.put("light", number)
+    assert turns.take() == ["heavy"]
+
+
+def test_an_owner_that_comes_late_shares_with_a_busy_one_and_has_no_credit() -> None:
+    turns: Turns[str] = Turns(limit=10)
+    for _ in range(400):
+        turns.put("busy", "busy")
+    for _ in range(20):
+        turns.take()
+    for _ in range(100):
+        turns.put("late", "late")
+    assert [turns.take().count("late") for _ in range(4)] == [5] * 4
+
+
+def test_an_owner_of_heavy_items_waits_for_as_much_light_work_as_they_weigh() -> None:
+    turns: Turns[str] = Turns(limit=10)
+    for _ in range(10):
+        turns.put("heavy", "heavy", 10)
+        turns.put("light", "light")
+    assert [turns.take() for _ in range(3)] == [["heavy"], ["light"] * 10, ["heavy"]]
+
+
 def test_a_second_item_of_a_key_begins_the_next_batch() -> None:
     turns: Turns[int] = Turns(limit=10)
     for number, key in enumerate(["a", None, "a", None]):
