@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fotahook.delivery import Dispatcher, Outcome, Rules, Timings
+from fotahook.delivery.dispatcher import LANES_LIMIT
 from fotahook.delivery.lane import TURN_SECONDS
 from fotahook.delivery.policy import HOUR
 from fotahook.store import SqliteStore
@@ -168,6 +169,74 @@ async def test_cancelling_leaves_no_task_behind(store: Store) -> None:
         while asyncio.all_tasks() != before:  # noqa: ASYNC110  # a store tells nobody
             await asyncio.sleep(0.01)
     assert asyncio.all_tasks() == before
+
+
+async def test_a_lease_that_was_long_on_its_way_is_read_afresh_before_the_first_attempt(store: Store) -> None:
+    await accept_everywhere(store, 1, 1)
+    clock = VirtualClock()
+    steps: list[str] = []
+    done = asyncio.Event()
+
+    class Slow(Flaky):
+        def __getattr__(self, name: str) -> object:
+            real = super().__getattr__(name)
+
+            async def lease(limit: int, seconds: float) -> object:
+                found: list[Lease] = await real(limit, seconds)  # type: ignore[operator]
+                clock.advance(TURN_SECONDS if found else 0)
+                return found
+
+            if name == "settle":
+                steps.append("settle")
+            return lease if name == "lease" else real
+
+    async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+        steps.append("attempt")
+        done.set()
+        return DELIVERED
+
+    dispatcher = Dispatcher(Slow(store, "", 0), deliver, monotonic=clock)  # type: ignore[arg-type]
+    running = asyncio.create_task(dispatcher.run())
+    async with asyncio.timeout(DEADLINE):
+        await done.wait()
+    await finish(dispatcher, running)
+    assert steps[:2] == ["settle", "attempt"]
+
+
+async def test_no_more_lanes_are_handed_over_than_there_is_room_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An attempt that takes long would make room.
+    monkeypatch.setattr("fotahook.delivery.places.NEW_SECONDS", 60 * DEADLINE)
+    monkeypatch.setattr("fotahook.delivery.places.SLOW_SECONDS", 60 * DEADLINE)
+    await accept_everywhere(store, 1, 1)
+    begun, go_on, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+        if lease.account == "account-1":
+            done.set()
+        else:
+            begun.set()
+            await go_on.wait()
+        return DELIVERED
+
+    dispatcher = Dispatcher(store, deliver, lanes=1)
+    running = asyncio.create_task(dispatcher.run())
+    async with asyncio.timeout(DEADLINE):
+        await begun.wait()
+        await store.register("account-1", URL, actor="test")
+        await store.accept([NewMessage(account="account-1", body=b"{}")])
+        assert dispatcher.room() == 0
+        go_on.set()
+        await done.wait()
+    await finish(dispatcher, running)
+
+
+async def test_slow_lanes_make_room_up_to_the_limit_of_all_lanes(store: Store) -> None:
+    dispatcher = Dispatcher(store, Counting(1), lanes=10)
+    for lanes, room in ((0, 10), (1000, 1010), (LANES_LIMIT, LANES_LIMIT)):
+        dispatcher.places.slow_lanes = lanes
+        assert dispatcher.room() == room
 
 
 async def test_a_hanging_lane_does_not_hold_up_the_others(store: Store) -> None:

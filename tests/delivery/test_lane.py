@@ -8,7 +8,7 @@ import pytest
 import uvloop
 
 from fotahook.delivery import Dispatcher, Outcome, Rules
-from fotahook.delivery.places import FETCH_SECONDS, FETCH_SECONDS_CAP, FetchBudget
+from fotahook.delivery.places import FETCH_BYTES_IN_ALL, FETCH_SECONDS, FETCH_SECONDS_CAP, FetchBudget
 from fotahook.store import open_store
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Lease, Limits, NewMessage
@@ -353,11 +353,13 @@ async def test_a_receiver_that_refuses_everything_for_two_days_loses_no_backlog(
 
 async def test_410_pauses_the_lane(store: Store, accept: Accept, serve: Serve, receiver: Receiver) -> None:
     receiver.default = failed("http_410")
-    await accept(b"1", b"2")
+    bodies = [b"%d" % number for number in range(20)]
+    await accept(*bodies)
     await serve()
     (lane,) = await store.lanes(ACCOUNT)
-    assert (lane.state, lane.pending, lane.health.reason) == ("paused", 2, "http_410")
-    assert receiver.seen == [b"1", b"2"]
+    assert (lane.state, lane.pending, lane.health.reason) == ("paused", 20, "http_410")
+    # Those that were in flight at once, and none after the answer.
+    assert receiver.seen == bodies[:4]
 
 
 async def test_an_expired_message_dies_without_an_attempt_and_frees_its_key(
@@ -598,6 +600,31 @@ async def test_nothing_starts_after_the_callback_was_deregistered(
     assert [await state_of(store, one) for one in (first, second)] == ["delivered", "pending"]
 
 
+async def test_an_answer_of_the_old_endpoint_does_not_pause_the_new_one(
+    store: Store, accept: Accept, clock: VirtualClock
+) -> None:
+    ids = await accept(b"0", b"1", b"2")
+    replaced = asyncio.Event()
+
+    async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+        if delivery.body == b"0":
+            await store.register(ACCOUNT, "https://new.example/", actor="test")
+            clock.advance(1)
+        elif lease.url == URL:
+            await replaced.wait()
+            return failed("http_410")
+        else:
+            replaced.set()
+        return DELIVERED
+
+    server = a_server(await lease_one(store), clock(), store, deliver, clock, rules=Rules(in_flight=2))
+    async with asyncio.timeout(DEADLINE):
+        await server.run()
+    (lane,) = await store.lanes(ACCOUNT)
+    assert lane.state == "open"
+    assert [await state_of(store, one) for one in ids] == ["delivered", "pending", "delivered"]
+
+
 async def test_a_lane_that_lost_its_lease_stops_at_once(
     store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -608,10 +635,13 @@ async def test_a_lane_that_lost_its_lease_stops_at_once(
         await lease_one(store)
         return await receiver.deliver(lease, delivery)
 
-    await a_server(await lease_one(store), clock(), store, deliver, clock).run()
+    server = a_server(await lease_one(store), clock(), store, deliver, clock)
+    await server.run()
     assert receiver.seen == [b"0"]
     assert await state_of(store, first) == "pending"
     assert "lost its lease" in caplog.text
+    places = server.dispatcher.places
+    assert [budget._left for budget in (places.quick_budget, places.other_budget)] == [FETCH_BYTES_IN_ALL] * 2
 
 
 async def test_a_turn_ends_after_a_hundred_deliveries_if_others_wait(
@@ -686,16 +716,33 @@ async def test_a_store_that_is_unavailable_for_a_while_loses_nothing(
     assert await state_of(store, message_id) == "delivered"
 
 
+async def test_a_lane_ends_when_the_store_is_unavailable_for_longer_than_the_lease(
+    store: Store, accept: Accept, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fotahook.delivery.lane.RETRY_SECONDS", 0)
+    (message_id,) = await accept(b"0")
+
+    async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+        clock.advance(31)
+        return DELIVERED
+
+    flaky = Flaky(store, "settle", 10**9)
+    async with asyncio.timeout(DEADLINE):
+        await a_server(await lease_one(store), clock(), flaky, deliver, clock).run()  # type: ignore[arg-type]
+    assert f"lane {ACCOUNT} is lost: the store is unavailable: away on purpose" in caplog.text
+    assert await state_of(store, message_id) == "pending"
+
+
 # An account's own limits
 
 
 async def test_an_account_may_have_a_lower_limit_in_flight_but_no_higher_one(
     store: Store, accept: Accept, serve: Serve, receiver: Receiver
 ) -> None:
-    for in_flight, allowed in ((3, 3), (20, 8)):
+    for in_flight, allowed in ((3, 3), (20, 6)):
         await store.set_limits(ACCOUNT, Limits(in_flight=in_flight))
         await accept(*(b"%d" % number for number in range(100)))
-        while await serve(rules=Rules(in_flight=8)):
+        while await serve(rules=Rules(in_flight=6)):
             pass
         assert receiver.most_running == allowed
 

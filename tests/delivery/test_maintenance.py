@@ -9,7 +9,7 @@ import pytest
 
 from fotahook.delivery import Dispatcher, Outcome, Rules, Timings, run_maintenance
 from fotahook.store.base import Store
-from fotahook.store.records import Delivery, Lease, Retention
+from fotahook.store.records import Delivery, Lease, NewMessage, Report, Retention
 from tests.deadlines import DEADLINE
 from tests.store.conftest import ACCOUNT, WELL, VirtualClock
 
@@ -19,8 +19,9 @@ MONTH = 31 * 86400.0
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    while not await condition():  # noqa: ASYNC110  # a store tells nobody that it was tidied
-        await asyncio.sleep(0)
+    async with asyncio.timeout(DEADLINE):
+        while not await condition():  # noqa: ASYNC110  # a store tells nobody that it was tidied
+            await asyncio.sleep(0)
 
 
 async def test_dead_messages_are_redelivered_in_the_background(
@@ -196,6 +197,8 @@ async def test_a_clock_that_is_ahead_when_the_process_starts_or_soon_after_remov
 ) -> None:
     monkeypatch.setattr("fotahook.delivery.runtime.PAUSE_SECONDS", 0)
     (message_id,) = await accept(b"1")
+    reports = (Report(campaign="c", device="d", status="InProgress", rank=1),)
+    await store.accept([NewMessage(account=ACCOUNT, body=b"2", reports=reports)])
     await serve()
     seconds = [0.0]
     watched = Watched(store)
@@ -204,11 +207,13 @@ async def test_a_clock_that_is_ahead_when_the_process_starts_or_soon_after_remov
     )
     for reading in range(10):
         if reading == jumps_before:
-            clock.advance(40 * 86400)
+            clock.advance(400 * 86400)
         await watched.steps(1)
         seconds[0] += 1
         clock.advance(1)
     assert await has_body(store, message_id)
+    (campaign,) = await store.ledger_campaigns(limit=9)
+    assert len((await store.ledger_devices(campaign.id, limit=9))[0]) == 1
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
 

@@ -21,6 +21,7 @@ from fotahook.contract.addresses import parse_networks
 from fotahook.hosting import server
 from fotahook.hosting.connection_limits import ConnectionLimiter, ConnectionLimits, LimitedProtocol, Phase
 from fotahook.hosting.server import Acceptor, ListeningSocket
+from tests.deadlines import DEADLINE
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HEALTH = b"GET /healthz?x=1 HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -29,8 +30,9 @@ BIG = bytes(range(256)) * 80_000
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110  # the server does not announce what it received
-        await asyncio.sleep(0)
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110  # the server does not announce what it received
+            await asyncio.sleep(0)
 
 
 @dataclass

@@ -12,6 +12,7 @@ from fotahook.contract.messages import CallbackMessage
 from fotahook.listener import Listener
 from fotahook.listener.ledger import OVER_SECONDS, Reconciler
 from tests.client.conftest import OAUTH, USER, Chunks, Peer, Received, respond
+from tests.deadlines import DEADLINE
 
 from .conftest import NOW, Seen, request
 from .test_ledger import ACCOUNT, Make, progress
@@ -198,6 +199,7 @@ async def test_a_listener_reconciles_while_it_runs_and_stops_at_a_refused_login(
 
 
 async def until(happened: Callable[[], object]) -> bool:
-    while not happened():  # noqa: ASYNC110  # what is waited for is a line of the log
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(DEADLINE):
+        while not happened():  # noqa: ASYNC110  # what is waited for is a line of the log
+            await asyncio.sleep(0.01)
     return True

@@ -227,7 +227,9 @@ def test_an_invalid_inbox_url_is_an_error_response() -> None:
 
 
 def until(happened: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE
     while not happened():
+        assert time.monotonic() < deadline
         time.sleep(0.002)
 
 
