@@ -100,6 +100,10 @@ def test_token_calls_are_secret() -> None:
     assert logout_call().session
     assert logout_call().ends_session
     assert "a-secret" not in repr(token_call(credentials))
+    # Wherever an exchange is shown, these words are masked.
+    assert token_call(credentials).secrets == ("a-secret",)
+    assert revoke_call("a-token").secrets == ("a-token",)
+    assert login_call("u", "a-password").secrets == ("a-password",)
     assert credentials.basic == "Basic aTphLXNlY3JldA=="
 
 

@@ -242,6 +242,7 @@ def test_an_id_must_be_ascii() -> None:
 
 def test_only_the_first_signatures_are_checked() -> None:
     good = signing.signer(secrets=[SECRET])("msg-1", NOW, BODY)
+    verify(signed(*["v1," + base64.b64encode(bytes(32)).decode()] * 20, good))
     with pytest.raises(SignatureRefused):
         verify(signed(*["v1," + base64.b64encode(bytes(32)).decode()] * 5000, good))
 

@@ -30,6 +30,9 @@ DOCUMENTED = [
     "https://255.255.11.135:50559/CallbackListener/FirmwareServiceMessages.asmx",
 ]
 
+LONG_NAME = ".".join(["a" * 63] * 3 + ["b" * 62])
+"""One character longer than a host name may be."""
+
 
 def strictly(url: object) -> str | None:
     return url_refusal(url, allow_http=False, allowed=())
@@ -59,6 +62,7 @@ def in_development(url: object) -> str | None:
         "https://[::ffff:8.8.8.8]/",
         "https://1.2.3.4.example/",
         "https://example.com/" + "a" * (URL_LIMIT - 20),
+        f"https://{LONG_NAME[1:]}/",
     ],
 )
 def test_valid_urls_are_accepted(url: str) -> None:
@@ -90,7 +94,7 @@ def test_the_error_of_a_development_service_names_both_schemes() -> None:
 BAD: dict[str, list[object]] = {
     # not a URL
     "url must be a string": [None, 7, True, ["https://example.com"], {"url": "https://example.com"}, b"https://a.b"],
-    "url has more than 2048 characters": ["https://example.com/" + "a" * URL_LIMIT],
+    "url has more than 2048 characters": ["https://example.com/" + "a" * (URL_LIMIT - 19)],
     "url must begin with https://": [
         "",
         "example.com",
@@ -143,6 +147,7 @@ BAD: dict[str, list[object]] = {
     "url has an invalid IPv6 address": ["https://[v1.x]/"],
     "url must not name a network interface": ["https://[fe80::1%25eth0]/", "https://[2606:4700::1%25eth0]/"],
     "url has an invalid host name": [
+        f"https://{LONG_NAME}/",
         "https://exa%6dple.com/",
         "https://-example.com/",
         "https://example-.com/",

@@ -17,6 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fotahook.delivery import Outcome
+from fotahook.delivery.connecting import encode_head
 from fotahook.delivery.http import BODY_GRACE_SECONDS
 from fotahook.delivery.outcomes import failure_of
 from fotahook.delivery.resolver import QUERY_SECONDS
@@ -58,6 +59,12 @@ async def test_a_url_without_a_path_asks_for_the_root(path: str, target: str) ->
         assert (await deliver_to(f"http://127.0.0.1:{port}{path}")).code == "delivered"
     assert requests[0].line == f"POST {target} HTTP/1.1"
     assert requests[0].headers["host"] == f"127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\rb", "a\r\nX-More: b"])
+def test_a_header_field_of_more_than_one_line_is_never_sent(value: str) -> None:
+    with pytest.raises(ValueError, match="more than one line"):
+        encode_head("POST / HTTP/1.1\r\n", {"X-One": "1", "X-Two": value}, 0)
 
 
 # Lenient reading

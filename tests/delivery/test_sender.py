@@ -22,6 +22,7 @@ from fotahook.delivery.resolver import BlockedAddress, Resolver
 from fotahook.delivery.response import RESPONSE_LIMIT
 from fotahook.delivery.sender import EXCERPT_LIMIT, Sender, SenderSettings
 from fotahook.store.records import Delivery, Lease
+from tests.deadlines import DEADLINE
 from tests.store.conftest import ACCOUNT
 
 from .conftest import a_delivery, a_lease
@@ -337,6 +338,57 @@ async def test_a_request_on_a_dead_reused_connection_is_sent_again_on_a_new_one(
         lease = a_lease(url=f"http://127.0.0.1:{port}/")
         outcomes = [await made.deliver(lease, a_delivery()) for _ in range(2)]
     assert [(one.code, one.resent) for one in outcomes] == [("delivered", False), ("delivered", True)]
+    assert connections == 2
+
+
+async def test_a_request_without_an_answer_in_time_is_not_sent_again_at_once_on_a_reused_connection() -> None:
+    requests: list[Request] = []
+    came_again = asyncio.Event()
+
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await read_request(reader))
+        writer.write(OK)
+        requests.append(await read_request(reader))
+        came_again.set()
+        await asyncio.Event().wait()
+
+    async with receiver(answer_once) as port, sender(timeout=DEADLINE) as made:
+        lease = a_lease(url=f"http://127.0.0.1:{port}/")
+        first = await made.deliver(lease, a_delivery())
+        second = asyncio.ensure_future(made.deliver(lease, a_delivery()))
+        async with asyncio.timeout(DEADLINE):
+            await came_again.wait()
+            made._client.deadlines.end_oldest()
+            outcomes = [first, await second]
+    assert [(one.code, one.resent) for one in outcomes] == [("delivered", False), ("timeout_response", False)]
+    assert len(requests) == 2
+
+
+async def test_a_connection_on_which_bytes_come_unasked_is_not_reused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # One that is idle for long would be closed anyway.
+    monkeypatch.setattr("fotahook.delivery.http.IDLE_SECONDS", 60 * DEADLINE)
+    connections = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await read_request(reader)
+        writer.write(OK)
+        await answered.wait()
+        writer.write(status("500 Oops"))
+        # The other end hangs up.
+        assert await reader.read() == b""
+        closed.set()
+
+    answered, closed = asyncio.Event(), asyncio.Event()
+    async with receiver(talk) as port, sender() as made:
+        lease = a_lease(url=f"http://127.0.0.1:{port}/")
+        first = await made.deliver(lease, a_delivery())
+        answered.set()
+        async with asyncio.timeout(DEADLINE):
+            await closed.wait()
+        second = await made.deliver(lease, a_delivery())
+    assert [(one.code, one.resent) for one in (first, second)] == [("delivered", False)] * 2
     assert connections == 2
 
 

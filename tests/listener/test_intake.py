@@ -199,6 +199,10 @@ def test_any_other_difference_makes_another_message(other: object) -> None:
     assert about(other).idempotency_key != about(CONTENT).idempotency_key
 
 
+def test_many_different_messages_have_as_many_keys() -> None:
+    assert len({about({**CONTENT, "requestId": f"r-{number}"}).idempotency_key for number in range(2000)}) == 2000
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner),

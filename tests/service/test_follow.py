@@ -13,10 +13,13 @@ import pytest
 
 from fotahook import ApiException, AsyncOperatorClient, ConnectionFailed, OperatorClient, ResponseError
 from fotahook.client._runtime import Runtime
-from fotahook.contract.events import AttemptFinished, Event, LaneChanged, MessageAccepted
+from fotahook.contract.events import AttemptFinished, Event, EventReader, LaneChanged, MessageAccepted
 from fotahook.contract.operator import Stats
-from fotahook.service.event_feed import Cursors
-from fotahook.store.events import EventCursor
+from fotahook.service import event_feed
+from fotahook.service.event_feed import Cursors, Feed
+from fotahook.store import SqliteStore
+from fotahook.store.events import EventCursor, EventPage
+from fotahook.store.records import NewMessage
 from tests.deadlines import DEADLINE
 from tests.ports import unused_port
 
@@ -185,6 +188,68 @@ async def test_an_unreachable_service_fails_at_once(kind: str) -> None:
     url = f"http://127.0.0.1:{unused_port()}"
     with pytest.raises(ConnectionFailed):
         await followed(url, kind, 1, after=None)
+
+
+async def test_a_follower_that_begins_within_a_page_gets_the_events_of_its_accounts_only(store: SqliteStore) -> None:
+    feed, cursors = Feed(store, Cursors(SECRET_KEY)), Cursors(SECRET_KEY)
+    start = await feed.present()
+    async with contextlib.aclosing(feed.follow(start, None, 0.01)) as everything:
+        await anext(everything)
+        await store.accept(
+            [NewMessage(account=account, body=b"{}") for account in (ACCOUNT, "other", ACCOUNT, "other")]
+        )
+        async with asyncio.timeout(DEADLINE):
+            while not (blocks := (await anext(everything))[0]):
+                pass
+        first, *_ = EventReader(None).read(blocks)
+        within = cursors.open_events(first.cursor)
+        assert within is not None
+        async with contextlib.aclosing(feed.follow(within, frozenset({ACCOUNT}), 0.01)) as own:
+            blocks, _ = await anext(own)
+    assert [event.data.account for event in EventReader(None).read(blocks)] == [ACCOUNT]
+
+
+async def test_few_followers_read_from_the_store_at_the_same_time(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, reading, most = store.events, 0, 0
+
+    async def count(after: EventCursor | None, *, limit: int) -> EventPage:
+        nonlocal reading, most
+        reading += 1
+        most = max(most, reading)
+        found = await read(after, limit=limit)
+        reading -= 1
+        return found
+
+    monkeypatch.setattr(store, "events", count)
+    feed = Feed(store, Cursors(SECRET_KEY))
+    await asyncio.gather(*(feed.read(EventCursor()) for _ in range(20)))
+    assert most == event_feed.CATCHING_UP
+
+
+async def test_a_follower_that_falls_behind_the_buffer_misses_nothing_and_the_buffer_stays_small(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("BUFFER", 2), ("PAGE", 2), ("POLL_SECONDS", 0.001), ("BUSY_POLL_SECONDS", 0.001)):
+        monkeypatch.setattr(event_feed, name, value)
+    feed = Feed(store, Cursors(SECRET_KEY))
+    start = await feed.present()
+    async with (
+        asyncio.timeout(DEADLINE),
+        contextlib.aclosing(feed.follow(start, None, 0.01)) as slow,
+        contextlib.aclosing(feed.follow(start, None, 0.01)) as quick,
+    ):
+        await anext(slow)
+        accepted = await store.accept([NewMessage(account=ACCOUNT, body=b"{}") for _ in range(20)])
+        for follower in (quick, slow):
+            reader, seen = EventReader(None), []
+            while len(seen) < 20:
+                seen += reader.read((await anext(follower))[0])
+                assert feed._buffered <= 4
+            assert [event.data.id for event in seen if isinstance(event.data, MessageAccepted)] == [
+                one.id for one in accepted
+            ]
 
 
 @both

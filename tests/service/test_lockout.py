@@ -11,6 +11,7 @@ from fotahook.service.credentials import Passwords
 from fotahook.service.errors import ApiError
 from fotahook.service.limits import Lockout, RateLimiter
 from fotahook.service.routing import App
+from fotahook.store.records import Credential
 
 from .conftest import GRANT, LOGIN, RESET, TOKEN, Answer, Api, FakeClock, ask, basic, bearer, client_of
 
@@ -203,11 +204,23 @@ async def test_one_client_logs_in_only_so_often(api: Api, monkeypatch: pytest.Mo
     assert (await api("POST", LOGIN, body, other)).status == 200
 
 
-async def test_an_address_that_guesses_tokens_is_refused_but_not_known_clients_at_it(api: Api) -> None:
+async def test_an_address_that_guesses_tokens_is_refused_but_not_known_clients_at_it(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
     service = service_of(api)
     service.stranger_limiter = RateLimiter(3)
+    read, looked_up = api.store.credential, 0
+
+    async def look_up(kind: str, credential_id: str) -> Credential | None:
+        nonlocal looked_up
+        looked_up += 1
+        return await read(kind, credential_id)
+
+    monkeypatch.setattr(api.store, "credential", look_up)
     wrong = [await api("GET", "/v1/accounts", headers=bearer(f"wrong-{n}")) for n in range(5)]
     assert [answer.status for answer in wrong] == [401, 401, 401, 429, 429]
+    # Once refused, its guesses do not reach the store.
+    assert looked_up == 3
     assert (await api("GET", "/v1/accounts", headers=api.bearer)).status == 200
     assert (await api("POST", TOKEN, GRANT, basic())).status == 429
     api.clock.advance(60)

@@ -172,6 +172,8 @@ async def test_an_account_may_have_quotas_of_its_own(limited: Callable[..., Api]
     assert (await api("PATCH", PATH, b'{"limits": {"pendingBytes": -1}}', api.bearer)).status == 400
     assert (await api("PATCH", PATH, b'{"limits": {"pendingMessages": 0}}', api.bearer)).status == 200
     assert (await publish(api)).status == 202
+    # Another process, or this one after a restart, reads them with its first request.
+    assert (await publish(limited(pending_messages=1))).status == 202
 
 
 async def test_the_rates_of_an_account_may_be_its_own(limited: Callable[..., Api]) -> None:
