@@ -115,6 +115,16 @@ async def test_a_report_that_lags_behind_changes_nothing(make: Make, campaign: C
     assert found.statuses == {"InProgress": 1, "UpgradeFailed": 1, "UpgradeSuccess": 1}
 
 
+async def test_a_report_may_change_a_result_and_change_it_back(make: Make, campaign: Campaign, client: Any) -> None:
+    listener = make()
+    async with listener.running():
+        # The first time the campaign's own status is new as well.
+        for status, repaired in (("UpgradeSuccess", 2), ("UpgradeFailed", 1), ("UpgradeSuccess", 1)):
+            campaign.devices = {"d-1": status}
+            assert await listener.reconcile(client, ACCOUNT, "c-1") == repaired
+            assert (await listener.ledger(ACCOUNT, "c-1")).statuses == {status: 1}
+
+
 async def test_it_goes_on_where_an_error_ended_it(make: Make, campaign: Campaign, client: Any) -> None:
     campaign.devices = {f"d-{number}": "UpgradeSuccess" for number in range(8)}
     campaign.before_page = lambda last: respond(500) if last == "d-5" else None

@@ -243,7 +243,8 @@ async def test_a_follower_that_falls_behind_the_buffer_misses_nothing_and_the_bu
         await anext(slow)
         accepted = await store.accept([NewMessage(account=ACCOUNT, body=b"{}") for _ in range(20)])
         for follower in (quick, slow):
-            reader, seen = EventReader(None), []
+            reader = EventReader(None)
+            seen: list[Event] = []
             while len(seen) < 20:
                 seen += reader.read((await anext(follower))[0])
                 assert feed._buffered <= 4
