@@ -1,5 +1,6 @@
 """Where the flags come from, and how --explain tells."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -274,3 +275,44 @@ def test_the_log_format_may_be_chosen(tmp_path: Path, log_format: str, line: str
         # The log is written by a thread, which is done when the process ends.
         assert listener.stop() == 0
         assert line in listener.log.read_text()
+
+
+def test_explain_hides_passwords_in_every_form(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOTAHOOK_EGRESS_PROXY", "u:SEC@RET@h:1")
+    store = "postgresql://u:SEC/RET@h/db?sslpassword=SECRET&Password=SECRET"
+    found = explained(run("serve", "--store", store, "--explain").out)
+    assert found["--egress-proxy"] == ("***@h:1", "FOTAHOOK_EGRESS_PROXY")
+    assert found["--store"][0] == "postgresql://***@h/db?sslpassword=***&Password=***"
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        ("--egress-proxy", "u:SEC/RET@h:1", "proxy must be an http:// URL"),
+        ("--store", "host=h Password=SECRET", "host=h Password=***"),
+        ("--store", "postgresql://u:SEC@RET@127.0.0.1:1/db", "(an @ as %40)"),
+    ],
+)
+def test_a_refused_setting_is_told_at_once_without_its_password(run: Run, flag: str, value: str, told: str) -> None:
+    refused = run("serve", "--port", "0", flag, value)
+    assert refused.code == 2
+    assert is_one_line(refused.err)
+    assert told in refused.err
+    assert not re.search("SEC|RET", refused.err)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("listen", "--forward-to", "https://u:SECRET@h/"),
+        ("listen", "--alarm-url", "https://u:SECRET@h/"),
+        ("doctor", "https://u:SECRET@127.0.0.1/"),
+        ("doctor", "--json", "https://u:SECRET@127.0.0.1/"),
+        ("simulate", "0000123456-00001", "--to", "https://u:SECRET@127.0.0.1/"),
+    ],
+)
+def test_a_refused_url_is_told_without_its_password(run: Run, command: tuple[str, ...]) -> None:
+    result = run(*command)
+    assert result.code != 0
+    assert "***@" in result.out + result.err
+    assert "SECRET" not in result.out + result.err

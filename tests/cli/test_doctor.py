@@ -93,6 +93,7 @@ async def test_a_url_that_cannot_be_registered_ends_the_checks(url: str, why: st
     assert results(checks) == {"url": "fail"}
     assert why in checks["url"].found
     assert checks["url"].found.isprintable()
+    assert "hush" not in checks["url"].found
 
 
 async def test_a_name_with_a_forbidden_address_fails() -> None:

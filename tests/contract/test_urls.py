@@ -1,5 +1,7 @@
 """Validation of account names and callback URLs."""
 
+import contextlib
+import re
 from ipaddress import IPv6Address, ip_address
 from itertools import chain
 
@@ -22,6 +24,7 @@ from fotahook.contract.addresses import (
     url_refusal,
     without_password,
 )
+from fotahook.contract.servers import checked_base_url, parse_proxy
 
 # The mission document's own examples.
 DOCUMENTED = [
@@ -316,13 +319,89 @@ def test_unusual_account_names_get_a_warning(account: str, is_usual: bool) -> No
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("postgresql://me:secret@db.example/fota", "postgresql://me:***@db.example/fota"),
+        ("postgresql://me:secret@db.example/fota", "postgresql://***@db.example/fota"),
         ("postgresql://db.example/fota?password=secret&x=1", "postgresql://db.example/fota?password=***&x=1"),
-        ("sqlite:///fotahook.db", "sqlite:///fotahook.db"),
+        ("postgresql://h/?x=1&SSLpassWord=a#b c&y=2", "postgresql://h/?x=1&SSLpassWord=***&y=2"),
+        ("postgresql://h/?pass%77ord=secret", "postgresql://h/?pass%77ord=***"),
+        ("https://h/hook?next=https://x?api_key=secret", "https://h/hook?next=https://x?api_key=***"),
+        ("https://token@h/", "https://***@h/"),
+        ("u:SEC@RET@h", "***@h"),
+        ("u:SEC/RET@h:1", "***@h:1"),
+        ("u:SEC?RET@h", "***@h"),
+        ("http:u:secret@h", "***@h"),
+        ("https://u%3Asecret@h/", "https://***@h/"),
+        ("host=h password=secret user=me", "host=h password=*** user=me"),
+        (r"password = 'a b\'c' user=me", "password = *** user=me"),
+        (r"password=a\ b user=me", "password=*** user=me"),
+        ("Server=h;Pwd=secret;x", "Server=h;Pwd=***"),
     ],
 )
 def test_a_password_in_a_url_is_masked(url: str, shown: str) -> None:
     assert without_password(url) == shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///fotahook.db",
+        "sqlite:///C:/a@b.db",
+        "postgresql://h1:5432,[::1]:5433/db?target_session_attrs=any",
+        "https://h/me@example.com?to=you@example.com&at=12:30",
+    ],
+)
+def test_a_url_without_a_password_is_shown_whole(url: str) -> None:
+    assert without_password(url) == url
+
+
+MARK = "Xq7"
+pieces = st.lists(st.sampled_from("@:/?#%&=;'\\\" +é\t0[]").map(lambda one: one + MARK), max_size=4)
+passwords = pieces.map(lambda these: MARK + "".join(these))
+words = st.sampled_from(["password", "passwd", "secret", "token", "key"])
+
+
+@st.composite
+def secret_names(draw: st.DrawFn) -> str:
+    """A parameter's name with one of the words in it, in any spelling that `parse_qs` reads."""
+    name = draw(st.sampled_from(["", "ssl", "api_", "x-"])) + draw(words) + draw(st.sampled_from(["", "s", "_id"]))
+    spelt = [draw(st.sampled_from([one, one.upper(), f"%{ord(one):x}", f"%{ord(one):X}"])) for one in name]
+    return "".join(spelt)
+
+
+@given(st.sampled_from(["", "http://", "HTTPS://", "postgresql://", " http://", "h\nttp:"]), passwords)
+def test_no_form_of_a_url_shows_the_password_of_a_user(scheme: str, password: str) -> None:
+    for separator in (":", "%3a", "%3A"):
+        assert MARK not in without_password(f"{scheme}user{separator}{password}@h.example:1/db")
+
+
+@given(st.sampled_from(["", "http://", "HTTP://", "\x01http://", "ht\ttp://"]), passwords, st.sampled_from(["", ":1"]))
+@example("", MARK + "%3A" + MARK, "")
+def test_what_a_proxy_gets_as_credentials_is_never_shown(scheme: str, credentials: str, port: str) -> None:
+    url = f"{scheme}{credentials}@h.example{port}"
+    with contextlib.suppress(ValueError):
+        assert parse_proxy(url).credentials is None or MARK not in without_password(url)
+
+
+@given(secret_names(), passwords.map(lambda text: text.replace("&", "")), st.sampled_from(["?", "?x=1&", "/db?x=1&"]))
+def test_no_query_shows_a_secret(name: str, value: str, before: str) -> None:
+    shown = without_password(f"postgresql://h.example{before}{name}={value}&last=1")
+    assert MARK not in shown
+    assert shown.endswith("=***&last=1")
+
+
+@given(words, st.sampled_from(["=", " = ", "= "]), passwords)
+def test_no_form_of_libpq_shows_a_secret(name: str, equals: str, value: str) -> None:
+    escaped = re.sub(r"(['\\])", r"\\\1", value)
+    for written in (f"'{escaped}'", re.sub(r"(\s)", r"\\\1", escaped)):
+        if written.isascii():
+            shown = without_password(f"host=h {name}{equals}{written} user=me")
+            assert (MARK in shown, shown.endswith("*** user=me")) == (False, True), shown
+        assert MARK not in without_password(f"{name}{equals}{written}")
+
+
+@given(st.sampled_from(["key", "=", "?", "a ", "'", "\\", "@", ":", "%3a", "&token="]))
+def test_masking_takes_linear_time(piece: str) -> None:
+    # Quadratic time would take minutes.
+    assert len(without_password(piece * 100_000)) <= 1_000_000
 
 
 @pytest.mark.parametrize(
@@ -358,3 +437,11 @@ def test_an_origin_has_no_secrets(url: str, told: str) -> None:
 def test_a_url_is_the_same_in_any_spelling(one: str | None, other: str | None, same: bool) -> None:
     assert same_url(one, other) is same
     assert same_url(other, one) is same
+
+
+def test_what_cannot_be_parsed_shows_no_password() -> None:
+    for url in ("https://u:SEC\u2100RET@h.example/", "https://u:SEC/RET@h.example/"):
+        assert not re.search("SEC|RET", strictly(url) or "")
+        with pytest.raises(ValueError, match="base_url") as refused:
+            checked_base_url(url)
+        assert not re.search("SEC|RET", str(refused.value))

@@ -304,8 +304,18 @@ async def test_a_name_that_resolves_to_this_machine_is_not_local(impatient: Make
     "url", ["", "ftp://x/", "http://user:pw@localhost/", "//x", "http://exa mple/", "https://h/#f"]
 )
 def test_an_invalid_url_raises_value_error(make: Make, url: str) -> None:
-    with pytest.raises(ValueError, match="a forward to"):
+    with pytest.raises(ValueError, match="a forward to") as refused:
         make().forward(url)
+    assert "pw" not in str(refused.value)
+
+
+def test_a_refused_forward_is_named_without_the_secrets_of_its_url() -> None:
+    with pytest.raises(ValueError, match="needs https") as refused:
+        Forward(url="http://h.example/?token=hush", types=None, accounts=None, consumer="c").networks(())
+    assert "http://h.example/?token=***" in str(refused.value)
+    with pytest.raises(ValueError, match="not globally reachable") as refused:
+        Forward(url="https://10.0.0.1/?token=hush", types=None, accounts=None, consumer="c").networks(())
+    assert "hush" not in str(refused.value)
 
 
 def test_invalid_forward_settings_raise_value_error() -> None:

@@ -1,5 +1,6 @@
 """The calls that the console needs besides the operator's: its session, an account's last attempts, checks, numbers."""
 
+import asyncio
 import functools
 
 import msgspec
@@ -9,7 +10,9 @@ from starlette.types import ASGIApp
 from fotahook.contract.operator import Attempt, Checks, Latency, Phases
 from fotahook.service import Settings, build_app
 from fotahook.service.metrics import latency_of
+from fotahook.service.operator import accounts
 from fotahook.store.views import to_datetime
+from tests.deadlines import DEADLINE
 
 from .conftest import ACCOUNT, CALLBACK, MESSAGES, URL, Answer, Api, ask, client_of
 from .serving import SECRET_KEY
@@ -152,6 +155,36 @@ async def test_a_receiver_is_checked_and_a_wrong_url_refused(checking: ASGIApp, 
     assert [one.check for one in checks.checks] == ["url", "port", "addresses", "connection"]
     await api.store.register(ACCOUNT, "http://127.0.0.1:9/", actor="test")
     assert msgspec.json.decode((await ask(checking, "POST", path, b"", api.bearer)).body, type=Checks) == checks
+
+
+async def test_a_client_checks_one_receiver_at_a_time_and_holds_up_no_other(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accounts, "CHECK_PLACES", 2)
+    began, goes_on = asyncio.Semaphore(0), asyncio.Event()
+
+    async def hang(url: str, account: str) -> Checks:
+        began.release()
+        await goes_on.wait()
+        return Checks(url=url, result="pass", checks=[])
+
+    app = build_app(api.store, Settings(secret_key=SECRET_KEY, check_receiver=hang, clock=api.clock))
+    clients = [api.bearer, *[await client_of(api) for _ in range(2)]]
+
+    async def check(client: dict[str, str]) -> Answer:
+        return await ask(app, "POST", f"{PATH}/check", b'{"url": "https://example.com/"}', client)
+
+    async with asyncio.timeout(DEADLINE):
+        running = [asyncio.create_task(check(client)) for client in clients[:2]]
+        for _ in running:
+            await began.acquire()
+        for client in (clients[0], clients[2]):
+            refused = await check(client)
+            assert refused.error == (503, "BUSY")
+            assert "check" in refused.json["errorMessage"]
+        goes_on.set()
+        assert [(await each).status for each in running] == [200, 200]
+        assert (await check(clients[2])).status == 200
 
 
 @pytest.fixture

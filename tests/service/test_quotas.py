@@ -9,9 +9,10 @@ import pytest
 from fotahook.contract.signing import parse_secret
 from fotahook.service import Settings, build_app
 from fotahook.service import limits as module
-from fotahook.service.errors import ApiError
+from fotahook.service.errors import NOT_COUNTED, ApiError
 from fotahook.service.limits import AccountQuotas
-from fotahook.store.records import Health, LaneVerdict, Limits, NewMessage
+from fotahook.store.records import Health, LaneVerdict, Limits, NewMessage, StoreUnavailable
+from tests.deadlines import DEADLINE
 from tests.store.conftest import settled
 
 from .conftest import ACCOUNT, CALLBACK, CHEAP, MESSAGES, URL, Answer, Api, client_of
@@ -104,6 +105,134 @@ async def test_an_account_at_its_quota_is_not_counted_all_the_time(api: Api, mon
         refused = await asyncio.gather(*(quotas.publish(ACCOUNT, 2) for _ in range(5)), return_exceptions=True)
         assert all("1 undelivered messages" in str(error) for error in refused)
         assert counted == expected
+
+
+class Counted:
+    """Quotas over a store that counts how often it was asked, each time for so many seconds of the clock."""
+
+    def __init__(self, api: Api, monkeypatch: pytest.MonkeyPatch, quotas: AccountQuotas, seconds: float = 0.0) -> None:
+        self.asked, self.now, usage = list[str](), 0.0, api.store.pending_usage
+
+        async def count(account: str, *, after: int, limit: int) -> object:
+            self.asked.append(account)
+            self.now += seconds
+            return await usage(account, after=after, limit=limit)
+
+        monkeypatch.setattr(api.store, "pending_usage", count)
+        self.quotas = module.Quotas(quotas, api.store, api.clock, lambda: self.now)
+
+    async def publish(self, account: str) -> int:
+        """The status that publishing would have."""
+        try:
+            await self.quotas.publish(account, 2)
+        except ApiError as error:
+            return error.status
+        return 202
+
+
+async def test_the_account_that_published_longest_ago_is_forgotten(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ACCOUNTS", 2)
+    counted = Counted(api, monkeypatch, AccountQuotas())
+    for account in ("a", "b", "a", "c", "a", "b"):
+        assert await counted.publish(account) == 202
+    assert counted.asked == ["a", "b", "c", "b"]
+
+
+async def test_as_many_accounts_as_there_may_be_are_counted_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counted(api, monkeypatch, AccountQuotas())
+
+    async def none(account: str, *, after: int, limit: int) -> tuple[int, int, int]:
+        counted.asked.append(account)
+        return 0, 0, 0
+
+    monkeypatch.setattr(api.store, "pending_usage", none)
+    for _ in range(2):
+        for number in range(20_000):
+            await counted.quotas.publish(str(number), 2)
+    assert len(counted.asked) == 20_000
+    assert module.MAX_ACCOUNTS >= 100_000
+
+
+async def test_counting_many_accounts_takes_a_twentieth_of_the_time(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counted(api, monkeypatch, AccountQuotas(), seconds=0.125)
+    for number in range(1000):
+        assert await counted.publish(str(number)) == 202
+    # A second of counting may come at once.
+    assert len(counted.asked) == 9
+    for number in range(1000):
+        counted.now += 1.0
+        assert await counted.publish(str(number)) == 202
+    took = 0.125 * len(counted.asked)
+    assert 0.95 * counted.now / 20 < took < counted.now / 20 + 1.25
+
+
+async def test_failed_counts_take_a_twentieth_of_the_time_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counted(api, monkeypatch, AccountQuotas())
+
+    async def fail(account: str, *, after: int, limit: int) -> object:
+        counted.asked.append(account)
+        counted.now += 2.0
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(api.store, "pending_usage", fail)
+    with pytest.raises(StoreUnavailable):
+        await counted.publish("a")
+    assert await counted.publish("a") == 202
+    assert counted.asked == ["a"]
+
+
+async def test_an_account_that_is_not_counted_yet_takes_its_quota_and_is_asked_to_wait(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted(api, monkeypatch, AccountQuotas(pending_messages=2), seconds=2.0)
+    assert await counted.publish("first") == 202
+    assert [await counted.publish(ACCOUNT) for _ in range(3)] == [202, 202, 503]
+    assert counted.asked == ["first"]
+    with pytest.raises(ApiError, match="BUSY") as refused:
+        await counted.quotas.publish(ACCOUNT, 2)
+    # Forty seconds behind the count, and a second of counting, twenty, may come at once.
+    assert refused.value.headers == {"Retry-After": "20"}
+    counted.now += 20.0
+    # Nothing of it was stored, so the quota is not reached.
+    assert [await counted.publish(ACCOUNT) for _ in range(3)] == [202, 202, 507]
+    assert counted.asked == ["first", ACCOUNT]
+
+
+async def test_a_count_holds_up_its_own_account_alone(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counted(api, monkeypatch, AccountQuotas(pending_messages=1))
+    began, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def hang(account: str, *, after: int, limit: int) -> tuple[int, int, int]:
+        began.set()
+        await goes_on.wait()
+        return 1, 2, 1
+
+    monkeypatch.setattr(api.store, "pending_usage", hang)
+    async with asyncio.timeout(DEADLINE):
+        first = asyncio.create_task(counted.publish("a"))
+        await began.wait()
+        assert await counted.publish("b") == 202
+        second = asyncio.create_task(counted.publish("a"))
+        await asyncio.sleep(0)
+        assert not second.done()
+        goes_on.set()
+        assert (await first, await second) == (507, 507)
+
+
+async def test_a_known_idempotency_key_is_answered_while_nothing_is_counted(
+    api: Api, monkeypatch: pytest.MonkeyPatch, limited: Callable[..., Api]
+) -> None:
+    headers = {**api.bearer, "Idempotency-Key": "k"}
+    first = await api("POST", MESSAGES, b"{}", headers)
+    limited(pending_messages=1)
+    monkeypatch.setattr(module.Quotas, "publish", refuse_to_count)
+    again = await api("POST", MESSAGES, b"{}", headers)
+    assert (again.status, again.json) == (202, {"id": first.json["id"], "duplicate": True})
+    assert (await publish(api)).error == (503, "BUSY")
+
+
+async def refuse_to_count(quotas: module.Quotas, account: str, size: int) -> None:
+    raise NOT_COUNTED(seconds=1)
 
 
 async def test_messages_per_second_are_limited_for_an_account(limited: Callable[..., Api]) -> None:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from fotahook.client import Client
-from fotahook.contract.addresses import EVERYWHERE, account_refusal, url_refusal
+from fotahook.contract.addresses import EVERYWHERE, account_refusal, url_refusal, without_password
 from fotahook.contract.errors import FotahookError
 from fotahook.testing.sandbox import targets
 from fotahook.testing.simulator.campaign import Profile, Simulation
@@ -107,7 +107,7 @@ def _planned(account: str, options: SimulateOptions) -> tuple[Simulation, FaultS
         raise UsageError(f"{account!r}: {refusal}")
     for flag, url in {"--to": options.to, "--former-to": options.former_to}.items():
         if url is not None and (refusal := url_refusal(url, allow_http=True, allowed=EVERYWHERE)) is not None:
-            raise UsageError(f"{flag} {url}: {refusal}")
+            raise UsageError(f"{flag} {without_password(url)}: {refusal}")
     if options.ca_file is not None and options.to is None:
         raise UsageError("--ca-file goes with --to; a service is called with the system's authorities")
     if options.profile == "thingspace" and (options.to is None or options.ca_file is not None):

@@ -44,11 +44,17 @@ URL_LIMIT: Final = 2048
 ACCOUNT_LIMIT: Final = 64
 THINGSPACE_PORTS: Final = frozenset({80, 443, *range(9001, 9007), *range(50551, 50560), *range(28200, 28221)})
 """The ports documented for ThingSpace's Connectivity API. For this API it documents none, so no port is refused."""
-THINGSPACE_PORTS_TEXT: Final = "80, 443, 9001-9006, 50551-50559 and 28200-28220"
 _FORBIDDEN_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff\\<>\"`{}|^]|%(?![0-9A-Fa-f]{2})")
 # Stricter than urllib.parse, which finds a host in "x[::1]y" too: a client must connect to what was checked.
 _AUTHORITY = re.compile(r"(\[(?P<v6>[^\[\]]*)\]|(?P<host>[^\[\]:]*))(:(?P<port>[0-9]{1,5}))?")
-_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*(?=@)|(?<=[?&]password=)[^&]*")
+# All before the last @: a password that is not percent-encoded may have any character, an @ or a slash too.
+_CREDENTIALS = re.compile(r"(?is)\A(\s*+(?:[a-z][a-z0-9+.-]*+://)?+)(?=[^/?#]*(?:[:@]|%3a)).*@")
+_SECRET_NAME = "passw|pwd|secret|token|key|%"  # A letter may be percent-encoded.
+# In a query, to the next &; in libpq's form "host=… password='…'", to the quote or a space that no backslash precedes.
+_SECRET = re.compile(
+    rf"(?is)((?<=[?&#])(?=[^=?&#]*(?:{_SECRET_NAME}))[^=?&#]++=)[^&]*|"
+    rf"((?<![^\s;])(?=[^=?&#\s;]*(?:{_SECRET_NAME}))[^=?&#\s;]++\s*+=\s*+)(?:'(?:\\.|[^'\\])*+'?|(?:\\.|\S)*+)"
+)
 _TYPICAL_ACCOUNT = re.compile(r"[0-9]{10}-[0-9]{5}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
@@ -171,7 +177,7 @@ def url_refusal(url: object, *, allow_http: bool, allowed: Iterable[Network]) ->
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        return f"url cannot be parsed: {error}"
+        return f"url cannot be parsed: {without_password(str(error))}"
     if parts.scheme == "http" and not allow_http:
         return "url must begin with https:// (only --dev takes http://)"
     if parts.scheme not in ("https", "http"):
@@ -202,8 +208,8 @@ def url_refusal(url: object, *, allow_http: bool, allowed: Iterable[Network]) ->
 def port_warning(url: str) -> str | None:
     """A warning if ThingSpace may not deliver to the port of a valid URL; otherwise None."""
     port = url_parts(url)["port"]
-    documented = f"those that ThingSpace documents, for its Connectivity API only: {THINGSPACE_PORTS_TEXT}"
-    return None if port in THINGSPACE_PORTS else f"port {port} is none of {documented}"
+    documented = "for its Connectivity API only: 80, 443, 9001-9006, 50551-50559 and 28200-28220"
+    return None if port in THINGSPACE_PORTS else f"port {port} is none of those that ThingSpace documents, {documented}"
 
 
 def account_warning(account: str) -> str | None:
@@ -213,7 +219,10 @@ def account_warning(account: str) -> str | None:
 
 
 def without_password(url: str) -> str:
-    return _PASSWORD.sub(lambda found: f"{found[1]}:***" if found[1] is not None else "***", url)
+    """A URL that a user gave, or what was meant as one, to be shown: rather too much is masked than too little."""
+    # In libpq's form, an @ is part of a value.
+    masked = _SECRET.sub(r"\1\2***", url) if re.match(r"[\w\s.]+=", url) else url
+    return _SECRET.sub(r"\1\2***", _CREDENTIALS.sub(r"\1***@", masked))
 
 
 def origin(url: str) -> str:

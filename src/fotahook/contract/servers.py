@@ -75,7 +75,7 @@ def checked_base_url(base_url: str) -> str:
         host.encode("idna")
         usable = parts.scheme in ("http", "https") and host != "" and "\\" not in host and parts.port != 0
     except ValueError as error:
-        raise ValueError(f"base_url is not a URL: {error}") from None
+        raise ValueError(f"base_url is not a URL: {'it has an @' if '@' in base_url else error}") from None
     if not usable or not base_url.isascii() or not base_url.isprintable() or " " in base_url:
         raise ValueError("base_url must be an http:// or https:// URL with a host, in ASCII")
     if "@" in parts.netloc or "?" in base_url or "#" in base_url:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks, url_refusal
+from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks, url_refusal, without_password
 from fotahook.contract.keys import account_signing_seed, signing_seed
 from fotahook.contract.messages import CallbackMessage
 from fotahook.contract.signing import format_public_key
@@ -41,12 +41,12 @@ class Forward(msgspec.Struct, frozen=True):
             local = host == "localhost"
         if self.url.startswith("http://") and not (local or allowed):
             raise ValueError(
-                f"a forward to {self.url} needs https://; http:// is only for this machine (localhost, 127.0.0.1) and "
-                "for networks opened with --allow-network or allow_networks"
+                f"a forward to {without_password(self.url)} needs https://; http:// is only for this machine "
+                "(localhost, 127.0.0.1) and for networks opened with --allow-network or allow_networks"
             )
         networks = allowed + (_LOOPBACK if local else ())
         if (why := url_refusal(self.url, allow_http=True, allowed=networks)) is not None:
-            raise ValueError(f"a forward to {self.url}: {why}")
+            raise ValueError(f"a forward to {without_password(self.url)}: {why}")
         return networks
 
 
@@ -63,7 +63,7 @@ class Forwards:
     def add(self, url: str, types: Iterable[str] | None, accounts: Iterable[str] | None) -> str:
         """Add a forward; its consumer. ValueError for an invalid URL. Forwards with the same URL share their lanes."""
         if (why := url_refusal(validation.text("url", url), allow_http=True, allowed=EVERYWHERE)) is not None:
-            raise ValueError(f"a forward to {url!r}: {why}")
+            raise ValueError(f"a forward to {without_password(url)!r}: {why}")
         pairs = (("types", types), ("accounts", accounts))
         wanted = [None if given is None else frozenset(validation.texts(name, given)) for name, given in pairs]
         consumer = f"forward:{hashlib.sha256(url.encode()).hexdigest()[:16]}"
@@ -99,8 +99,7 @@ class Forwards:
             from fotahook.delivery.sender import CONNECT_TIMEOUT, Sender, SenderSettings
         except ModuleNotFoundError as error:
             raise ImportError(f"forwards need {error.name}: pip install 'fotahook[listener]'") from error
-        given, clock = self.settings.forwarding, self.settings.clock
-        allowed = parse_networks(given.allow_networks)
+        given, allowed = self.settings.forwarding, parse_networks(self.settings.forwarding.allow_networks)
         async with contextlib.AsyncExitStack() as stack:
             senders: dict[tuple[Network, ...], Sender] = {}
             targets: dict[str, tuple[str, Sender]] = {}
@@ -114,7 +113,7 @@ class Forwards:
                         allowed_networks=networks,
                         ca_file=given.ca_file,
                     )
-                    sender = Sender(settings, clock=clock, monotonic=time.monotonic)
+                    sender = Sender(settings, clock=self.settings.clock, monotonic=time.monotonic)
                     senders[networks] = await stack.enter_async_context(sender)
                 targets[forward.consumer] = (forward.url, senders[networks])
 

@@ -5,8 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from ..contract.addresses import Network
 from ..contract.budget import Budget
@@ -129,11 +128,10 @@ class Service:
         """Held while credentials are read and written back, so that no call overwrites another's change."""
         self.password_lock = asyncio.Lock()
         """Held while a password is verified, so that parallel attempts cannot outrun the lockout."""
-        self.doctor_lock = asyncio.Lock()
+        self.checking_clients = set[str]()
 
-    @property
-    def accounts(self) -> Callable[..., Awaitable[list[AccountState]]]:
-        return partial(self.store.accounts, consumer=self.settings.consumer)
+    def accounts(self, **wanted: Any) -> Awaitable[list[AccountState]]:
+        return self.store.accounts(consumer=self.settings.consumer, **wanted)
 
     def now(self) -> float:
         """Unix time. Always a float: a token is derived from how the number is written."""

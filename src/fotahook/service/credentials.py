@@ -75,8 +75,9 @@ class Passwords:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fotahook-passwords")
 
     async def hash(self, password: str) -> bytes:
+        # Any text may be sent as a password, even half a surrogate pair: it is wrong, never an error.
         run = asyncio.get_running_loop().run_in_executor
-        return (await run(self._thread, self._hasher.hash, _bytes(password))).encode()
+        return (await run(self._thread, self._hasher.hash, password.encode("utf-8", "surrogatepass"))).encode()
 
     async def verify(self, stored: bytes | None, password: str) -> bool:
         """Whether the password matches. `stored` is None for an unknown user, which takes the same time."""
@@ -85,14 +86,9 @@ class Passwords:
             return False
         run = asyncio.get_running_loop().run_in_executor
         try:
-            return await run(self._thread, self._hasher.verify, stored, _bytes(password))
+            return await run(self._thread, self._hasher.verify, stored, password.encode("utf-8", "surrogatepass"))
         except (VerificationError, InvalidHashError):
             return False
-
-
-def _bytes(password: str) -> bytes:
-    # Any text may be sent as a password, even half a surrogate pair: it is wrong, never an error.
-    return password.encode("utf-8", "surrogatepass")
 
 
 async def create_credential(

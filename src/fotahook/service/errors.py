@@ -119,10 +119,12 @@ _full = partial(ErrorType, 507)
 QUOTA_REACHED = _full("QUOTA_REACHED", "The account has {}, which is its quota; nothing was saved. Deliver them first.")
 STORE_FULL = _full("STORE_FULL", "The store is full and nothing was saved; contact the operator.")
 _unavailable = partial(ErrorType, 503, headers=_RETRY)
+NOT_COUNTED = ErrorType(503, "BUSY", "The quota is counted again in {seconds} seconds; nothing was saved, wait.", _WAIT)
 STORE_UNAVAILABLE = _unavailable(
     "STORE_UNAVAILABLE", "The store is unavailable; send the same request again, with the same keys."
 )
 NOT_READY = _unavailable("NOT_READY", "{part}: {reason}; see the log.")
 BUSY = _unavailable("BUSY", "Too many requests with bodies at once; nothing was saved, send it again.")
+TOO_MANY_CHECKS = _unavailable("BUSY", "A check of yours is under way, or too many others; try again in a minute.")
 TOO_MANY_LOGINS = _unavailable("BUSY", "Too many logins at once; send the login again.")
 INTERNAL_ERROR = ErrorType(500, "INTERNAL_ERROR", "The service failed to handle this request; see its log.")

@@ -5,7 +5,7 @@ import asyncio
 import logging
 import math
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field, fields, replace
 from typing import Final, Literal, TypeVar
 
@@ -37,17 +37,21 @@ MAX_ADDRESSES: Final = 100
 COUNT_STEP: Final = 10_000
 RECOUNT_SECONDS: Final = 1.0
 READ_SECONDS: Final = 1.0
+COUNT_BURST: Final = 1.0
+"""Seconds of counting that may come at once, such as after a start."""
 _DUTY: Final = 20
 _MAX_ENTRIES: Final = 10_000
+MAX_ACCOUNTS: Final = 200_000
+"""Accounts whose backlog is remembered, in about 300 bytes each: those that published last."""
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-def put_newest(entries: dict[K, V], key: K, value: V) -> None:
+def put_newest(entries: dict[K, V], key: K, value: V, limit: int | None = None) -> None:
     """Enter a value as the newest; where they are many, the oldest makes room."""
     entries.pop(key, None)
-    if len(entries) >= _MAX_ENTRIES:
+    if len(entries) >= (limit or _MAX_ENTRIES):
         del entries[next(iter(entries))]
     entries[key] = value
 
@@ -67,19 +71,19 @@ class Lockout:
         times, at = self._failures.get(key, (0, now))
         # The exponent is capped because the lock is: 2**32 is beyond any bound.
         locked = min(FIRST_SECONDS * 2.0 ** min(times - FAILURES, 32), LONGEST_SECONDS) if times >= FAILURES else 0.0
-        seconds = at + locked - now
+        # What seems to have failed later than now failed before the clock was set back: nobody can say when.
+        seconds = at + locked - now if at <= now else 0.0
         if key not in self._succeeded:
             seconds = max(seconds, self._by_user.wait(user, now))
         if seconds > 0:
-            # Never longer than the longest lock, even if the clock was set back.
-            raise errors.LOGIN_LOCKED(seconds=math.ceil(min(seconds, LONGEST_SECONDS)))
+            raise errors.LOGIN_LOCKED(seconds=math.ceil(seconds))
 
     def failed(self, username: str, client: str, address: str, now: float) -> None:
         key, user = _keys(username, client, address)
         if not self._by_user.wait(user, now):
             self._by_user.count(user, now)
         times, at = self._failures.get(key, (0, now))
-        put_newest(self._failures, key, (1 if at + FORGET_SECONDS <= now else times + 1, now))
+        put_newest(self._failures, key, (times + 1 if at <= now < at + FORGET_SECONDS else 1, now))
 
     def succeeded(self, username: str, client: str, address: str) -> None:
         key, _ = _keys(username, client, address)
@@ -220,12 +224,11 @@ class AccountQuotas:
 NAMES: Final = tuple(field.name for field in fields(AccountQuotas))
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Usage:
     messages: int = 0
     bytes: int = 0
     count_again_at: float = -math.inf
-    counting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def reached(self, quotas: AccountQuotas, size: int) -> str | None:
         if 0 < quotas.pending_messages <= self.messages:
@@ -237,14 +240,17 @@ class _Usage:
 
 class Quotas:
     """Counts what accounts take. Raises an ApiError where it is too much. What waits of an account is counted in its
-    store, in short looks, and grows here with each message until it is counted again: at once where a quota seems to be
-    reached, but never for more than a twentieth of the time."""
+    store, in short looks, and grows here with each message until it is counted again: where a quota seems to be
+    reached, but all counts together take at most a twentieth of the time. Until its first count an account may publish
+    as much as its quota; whether more would be too much is not known then, so it is asked to come again."""
 
     def __init__(self, quotas: AccountQuotas, store: Store, clock: Clock, monotonic: Clock = time.monotonic) -> None:
         self._quotas, self._store, self._clock, self._monotonic = quotas, store, clock, monotonic
         self._publishes = RateLimiter(60 * quotas.publishes_per_second)
         self._changes = RateLimiter(quotas.changes_per_hour, span=3600.0)
-        self._usages: dict[str, _Usage] = {}
+        # Unlike a dict, it finds its oldest entry at once, however many were removed before.
+        self._usages: OrderedDict[str, _Usage] = OrderedDict()
+        self._counting, self._counted, self._count_at = asyncio.Lock(), _Usage(), -math.inf
         self._own: dict[str, AccountQuotas] = {}
         self._read_again_at = -math.inf
 
@@ -261,22 +267,26 @@ class Quotas:
         """Count a message of so many bytes, by the quotas that were read for the request."""
         quotas = self._own.get(account, self._quotas)
         self._publishes.count(account, self._clock(), 60 * quotas.publishes_per_second)
-        usage = self._usages.get(account)
-        if usage is None:
-            usage = _Usage()
-            put_newest(self._usages, account, usage)
-        if usage.count_again_at == -math.inf or usage.reached(quotas, size):
-            async with usage.counting:
-                if (began := self._monotonic()) >= usage.count_again_at:
+        usage = self._usages.get(account) or _Usage()
+        put_newest(self._usages, account, usage, MAX_ACCOUNTS)
+        # An account that is new here waits for its own count alone, so that it takes no more than its quota meanwhile.
+        is_new = usage.count_again_at == -math.inf and (usage is self._counted or not self._counting.locked())
+        if is_new or usage.reached(quotas, size):
+            async with self._counting:
+                wait, began = 0.0, self._monotonic()
+                if began >= usage.count_again_at and (wait := self._count_at - began) <= 0:
+                    self._counted, found = usage, COUNT_STEP
                     messages = waiting = after = 0
-                    found = COUNT_STEP
-                    while found >= COUNT_STEP:
-                        found, more, after = await self._store.pending_usage(account, after=after, limit=COUNT_STEP)
-                        messages, waiting = messages + found, waiting + more
+                    try:
+                        while found >= COUNT_STEP:
+                            found, more, after = await self._store.pending_usage(account, after=after, limit=COUNT_STEP)
+                            messages, waiting = messages + found, waiting + more
+                    finally:
+                        ended = self._monotonic()
+                        self._count_at = max(self._count_at, ended - _DUTY * COUNT_BURST) + _DUTY * (ended - began)
                     usage.messages, usage.bytes = messages, waiting
-                    ended = self._monotonic()
                     usage.count_again_at = ended + max(RECOUNT_SECONDS, _DUTY * (ended - began))
             if (reached := usage.reached(quotas, size)) is not None:
-                raise errors.QUOTA_REACHED(reached)
+                raise errors.QUOTA_REACHED(reached) if wait <= 0 else errors.NOT_COUNTED(seconds=math.ceil(wait))
         usage.messages += 1
         usage.bytes += size

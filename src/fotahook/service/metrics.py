@@ -1,7 +1,6 @@
 """Metrics of one process, for Prometheus, counted by a wrapper around the store. No label names an account."""
 
 import asyncio
-import collections
 import contextlib
 import math
 import time
@@ -49,8 +48,7 @@ class Metrics:
         self.attempts = counter("attempts", "Delivery attempts by outcome.", ["code"])
         self.leases = counter("leases", "Leases of lanes taken by this process.")
         self.latency = histogram("delivery_latency_seconds", "Time from acceptance to delivery.", buckets=LATENCIES)
-        text = "Time until a write to the store is on disk."
-        commits = histogram("store_commit_seconds", text, ["verb"], buckets=COMMITS)
+        commits = histogram("store_commit_seconds", "Time until a write is on disk.", ["verb"], buckets=COMMITS)
         self.commits = {verb: commits.labels(verb) for verb in ("register", "accept", "settle")}
         self._lanes = gauge("leased_lanes", "Lanes leased by this process.")
         self._up = gauge("store_up", "Whether a write to the store reaches the disk.")
@@ -123,10 +121,8 @@ class _CountedStore:
         if kept is None:
             self._metrics.leased_lanes.discard(lease.lane)
         now = self._metrics.clock()
-        codes = collections.Counter(one.attempt.error_code or one.attempt.outcome for one in settlements)
-        for code, number in codes.items():
-            self._metrics.attempts.labels(code).inc(number)
         for settlement in settlements:
+            self._metrics.attempts.labels(settlement.attempt.error_code or settlement.attempt.outcome).inc()
             if settlement.state == "delivered":
                 self._metrics.latency.observe(max(0.0, now - settlement.delivery.accepted_at))
             elif settlement.state == "dead":
@@ -163,8 +159,7 @@ class Overviews:
             oldest = min((one.oldest_accepted_at for one in found if one.oldest_accepted_at is not None), default=None)
             backlog = Backlog(sum(one.pending for one in found), sum(one.dead for one in found), oldest)
         # A caller of some accounts gets no latency over all of them.
-        sees_attempts = account or among is None
-        attempts = await store.recent_attempts(account or None, limit=DELIVERIES) if sees_attempts else ()
+        attempts = await store.recent_attempts(account or None, limit=DELIVERIES) if account or among is None else ()
         counts = await store.state_counts(among, consumer=self._consumer)
         overview = counts, backlog, latency_of(attempts)
         put_newest(self._kept, (account, among), (now, overview))

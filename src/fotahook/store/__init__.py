@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..contract.addresses import without_password
 from .base import Clock, Store
 from .sql import Migrated
 from .sqlite.connection import migrate
@@ -49,9 +50,7 @@ def sqlite_path(url: str) -> str:
     if path == ":memory:":
         raise ValueError("sqlite:///:memory: would keep nothing on disk; use sqlite:///FILE")
     if not url.startswith("sqlite:///") or not path:
-        # Only the scheme: the URL of another database may contain a password.
-        scheme = url.partition("//")[0]
-        raise ValueError(f"not the URL of a store: {scheme}…; use sqlite:///FILE or postgresql://…")
+        raise ValueError(f"not the URL of a store: {without_password(url)}; use sqlite:///FILE or postgresql://…")
     return path
 
 

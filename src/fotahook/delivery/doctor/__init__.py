@@ -12,6 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from fotahook.contract import signing
+from fotahook.contract.addresses import without_password
 from fotahook.contract.keys import account_signing_seed, signing_seed
 from fotahook.contract.operator import Check, CheckResult, Checks
 from fotahook.contract.version import VERSION
@@ -58,7 +59,7 @@ async def check_receiver(
     run_id = secrets.token_hex(8)
     target = Target(url=url, run_id=run_id, account=account, secret=secret, allow_http=allow_http, sender=sender)
     checks = await run_checks(target, clock=time.time, monotonic=time.monotonic)
-    return Checks(url=url, result=_worst(checks), checks=checks)
+    return Checks(url=without_password(url), result=_worst(checks), checks=checks)
 
 
 async def run_checks(target: Target, *, clock: Callable[[], float], monotonic: Callable[[], float]) -> list[Check]:
@@ -103,19 +104,14 @@ async def _check_messages(target: Target, *, clock: Callable[[], float], monoton
     total, duplicate = signed.phases["total"], f"{_described(again)} to the same message again"
     phases = ", ".join([f"{phase} {took:.0f}" for phase, took in signed.phases.items() if phase != "total"])
     duration = f"{total:.0f} ms: {phases}"
+    if_refused = ": right behind fotahook, but ThingSpace signs nothing"
+    if_accepted = ": anyone who knows the URL can send one"
     return [
         passed("answer", f"{_described(signed)} to a signed test message"),
         warned("time", duration, _SLOW_FIX) if total > SLOW_MILLISECONDS else passed("time", duration),
         passed("duplicate", duplicate) if again.code == DELIVERED else failed("duplicate", duplicate, _DUPLICATE_FIX),
-        _check_refused("tampered", tampered, "a message that was changed after it was signed", fix=_TAMPERED_FIX),
-        _check_refused(
-            "unsigned",
-            unsigned,
-            "an unsigned message",
-            if_refused=": right behind fotahook, but ThingSpace signs nothing",
-            if_accepted=": anyone who knows the URL can send one",
-            fix=_UNSIGNED_FIX,
-        ),
+        _check_refused("tampered", tampered, "a message that was changed after it was signed", _TAMPERED_FIX),
+        _check_refused("unsigned", unsigned, "an unsigned message", _UNSIGNED_FIX, if_refused, if_accepted),
     ]
 
 
@@ -140,7 +136,7 @@ def _signed_headers(target: Target, test: str, body: bytes, now: float, *, attem
 
 
 def _check_refused(
-    check: str, outcome: Outcome, message: str, *, if_refused: str = "", if_accepted: str = "", fix: str
+    check: str, outcome: Outcome, message: str, fix: str, if_refused: str = "", if_accepted: str = ""
 ) -> Check:
     """A message without a valid signature: ThingSpace's have none, fotahook's always have one."""
     found = f"{_described(outcome)} to {message}"

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from fotahook.contract.addresses import EVERYWHERE, THINGSPACE_PORTS, THINGSPACE_PORTS_TEXT, refusal, url_refusal
+from fotahook.contract.addresses import EVERYWHERE, port_warning, refusal, url_refusal, without_password
 from fotahook.contract.errors import one_line
 from fotahook.contract.exchange import Masked
 from fotahook.contract.operator import Check
@@ -77,24 +77,22 @@ class Target(Masked, frozen=True, kw_only=True):
 
 
 def check_url(target: Target) -> Check:
-    url, allowed = target.url, target.sender.allowed_networks
-    if (why := url_refusal(url, allow_http=target.allow_http, allowed=allowed)) is not None:
-        return failed("url", f"{url}: {why}", "Register a URL that follows this rule.")
+    shown, allowed = without_password(target.url), target.sender.allowed_networks
+    if (why := url_refusal(target.url, allow_http=target.allow_http, allowed=allowed)) is not None:
+        return failed("url", f"{shown}: {why}", "Register a URL that follows this rule.")
     if target.origin.tls:
-        return passed("url", url)
+        return passed("url", shown)
     fix = "ThingSpace, and fotahook serve without --dev, accept https:// only: put TLS in front of the receiver."
-    return warned("url", f"{url}: nothing is encrypted", fix)
+    return warned("url", f"{shown}: nothing is encrypted", fix)
 
 
 def check_port(target: Target) -> Check:
     """Against ThingSpace's list, which it documents for another API."""
-    if target.origin.port in THINGSPACE_PORTS:
+    if (found := port_warning(target.url)) is None:
         return passed("port", str(target.origin.port))
     if target.host in ("localhost", "::1") or target.host.startswith("127."):
         return passed("port", f"{target.origin.port}; ThingSpace's ports do not matter on this machine")
-    found = f"{target.origin.port} is not among the ports that ThingSpace documents"
-    fix = f"It lists {THINGSPACE_PORTS_TEXT}, but only for its Connectivity API. To be sure, choose one of them."
-    return warned("port", found, fix)
+    return warned("port", found, "To be sure, choose one of them.")
 
 
 async def check_addresses(target: Target) -> tuple[list[str], Check]:

@@ -18,13 +18,15 @@ from ...store.records import Credential, MessageFilter
 from .. import errors, requests
 from ..requests import PageSize, Params
 from ..routing import Call, Endpoint
-from ..thingspace.callbacks import Registration, checked_url, replace
+from ..thingspace import callbacks
 
 PATH: Final = "/v1/accounts/{account}"
 HISTORY_LIMIT: Final = 1000
 KEY_LIMIT: Final = 10
 """Live signing keys of an account: each adds a signature to every delivery."""
 CHECK_SECONDS: Final = 60.0
+CHECK_PLACES: Final = 8
+"""Checks under way at once, each of another client."""
 
 
 class AccountsQuery(Params, frozen=True):
@@ -110,7 +112,7 @@ async def recent_attempts(call: Call) -> operator.Attempts:
 @Endpoint("PUT", f"{PATH}/callback", scope="callbacks", body=FotaV2CallbackRegistrationRequest)
 async def register_callback(call: Call) -> Response:
     """Registers a callback as ThingSpace's call does, for a client without a user's session."""
-    return await replace(call, (await call.json(Registration)).url)
+    return await callbacks.replace(call, (await call.json(callbacks.Registration)).url)
 
 
 @Endpoint("DELETE", f"{PATH}/callback", scope="callbacks")
@@ -191,7 +193,7 @@ class Proposal(msgspec.Struct, frozen=True):
 
 @Endpoint("POST", f"{PATH}/check", body=Proposal)
 async def check(call: Call) -> operator.Checks:
-    """Checks a URL as `fotahook doctor` does: with up to four test messages of type fotahookDoctor. One at a time."""
+    """Checks a URL as `fotahook doctor` does, with up to four test messages. A client has one check at a time."""
     service, url = call.service, (await call.json(Proposal, optional=True)).url
     if service.settings.check_receiver is None:
         raise errors.CONFLICT("This service sends nothing; run fotahook doctor where deliveries are sent from.")
@@ -200,11 +202,15 @@ async def check(call: Call) -> operator.Checks:
         if callback is None:
             raise errors.CONFLICT("No callback is registered; name a url to check.")
         url = callback.url
-    url = checked_url(url, service.settings)
-    if service.doctor_lock.locked():
-        raise errors.BUSY()
+    url = callbacks.checked_url(url, service.settings)
+    checking, client = service.checking_clients, call.caller.name
+    if client in checking or len(checking) >= CHECK_PLACES:
+        raise errors.TOO_MANY_CHECKS()
+    checking.add(client)
     try:
-        async with service.doctor_lock, asyncio.timeout(CHECK_SECONDS):
+        async with asyncio.timeout(CHECK_SECONDS):
             return await service.settings.check_receiver(url, call.account)
     except TimeoutError:
-        raise errors.CONFLICT(f"The checks took more than {CHECK_SECONDS:g} s; run fotahook doctor {url}") from None
+        raise errors.CONFLICT(f"The checks took more than {CHECK_SECONDS:g} s; run fotahook doctor instead.") from None
+    finally:
+        checking.remove(client)

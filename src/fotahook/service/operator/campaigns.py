@@ -18,14 +18,13 @@ from .. import errors, requests
 from ..requests import Params, Time
 from ..routing import Call, Endpoint
 from .accounts import PATH as ACCOUNT_PATH
-from .messages import read_page
+from .messages import READS_PER_PAGE, read_page
 
 PATH: Final = f"{ACCOUNT_PATH}/campaigns/{{campaign}}"
 CAMPAIGNS: Final = 20
 REASONS: Final = 20
 SLOTS: Final = 60
 DEVICES_PER_READ: Final = 1000
-READS_PER_PAGE: Final = 20
 _Text = Annotated[str, Meta(max_length=256, pattern="^[^\\u0000]*$")]
 
 
@@ -85,8 +84,7 @@ async def list_devices(call: Call) -> operator.DevicePage:
         if after is None or len(devices) > query.limit:
             break
     if len(devices) > query.limit:
-        devices = devices[: query.limit]
-        after = devices[-1].device
+        devices, after = devices[: query.limit], devices[query.limit - 1].device
     cursor = None if after is None else call.service.cursors.seal(after)
     return operator.DevicePage(devices=[_device(one, is_over=is_over) for one in devices], cursor=cursor)
 

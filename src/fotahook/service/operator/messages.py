@@ -208,7 +208,7 @@ async def _admitted(
     try:
         await call.service.quotas.publish(account, len(body))
     except errors.ApiError as error:
-        if error.code == errors.QUOTA_REACHED.code and idempotency_key is not None:
+        if error.code in (errors.QUOTA_REACHED.code, errors.NOT_COUNTED.code) and idempotency_key is not None:
             digest = hashlib.sha256(body).digest()
             if (known := await call.store.known(account, idempotency_key, digest)) is not None:
                 return _published(known)
@@ -288,11 +288,8 @@ def reasons_for(
         if delivery.state != state:
             continue
         if state == "delivered":
-            when = (
-                ""
-                if delivery.settled_at is None
-                else f" at {views.to_datetime(delivery.settled_at):%Y-%m-%dT%H:%M:%SZ}"
-            )
+            at = views.to_datetime_or_none(delivery.settled_at)
+            when = "" if at is None else f" at {at:%Y-%m-%dT%H:%M:%SZ}"
             reasons.append(Reason(state, f"The receiver accepted it{when}, on attempt {delivery.attempts}."))
         elif state == "dead":
             times = "1 attempt" if delivery.attempts == 1 else f"{delivery.attempts} attempts"
@@ -319,8 +316,7 @@ def _waits_for(delivery: records.DeliveryStatus, lane: Lane, limits: Limits, now
         case "paused":
             reasons.append(Reason("paused", "The account is paused: resume it to send this."))
         case "held":
-            text = "No callback is registered for the account: register one to send this."
-            reasons.append(Reason("held", text))
+            reasons.append(Reason("held", "No callback is registered for the account: register one to send this."))
         case "waiting":
             times = "once" if lane.health.failures == 1 else f"{lane.health.failures} times in a row"
             text = f"The endpoint failed {times} ({lane.health.reason}), so delivery waits until then"

@@ -148,8 +148,7 @@ async def _verified_user(call: Call, username: str, password: str) -> Credential
     are verified one after the other, so the queue is short, and no client can fill it."""
     service, client = call.service, call.caller.credentials[0].owner
     service.login_limiter.count(client, service.now())
-    address = access.address_of(call.request)
-    place = (username, client, address)
+    place = (username, client, access.address_of(call.request))
     with service.logins.share(client) as take:
         if not take(1):
             raise errors.TOO_MANY_LOGINS()
@@ -158,7 +157,7 @@ async def _verified_user(call: Call, username: str, password: str) -> Credential
                 # Nobody reads the answer; it only stops the handler.
                 raise errors.INVALID("The client hung up.")
             user = await service.store.credential("user", username)
-            who = (address, client, user.id if user else "")
+            who = (place[-1], client, user.id if user else "")
             try:
                 service.lockout.check(*place, service.now())
             except errors.ApiError:

@@ -117,20 +117,17 @@ async def campaign_history(call: Call) -> models.V2CampaignHistory:
     """The account's campaigns with a status; a page may have few although there are more."""
     query = call.query(CampaignsQuery)
     reports = await call.store.reports_of_device(call.account, "", after=query.last_seen_campaign_id, limit=PAGE + 1)
-    page = reports[:PAGE]
+    page, more = reports[:PAGE], len(reports) > PAGE
     wanted, _ = place(query.campaign_status)
     found = [_campaign(models.V2CampaignMetaInfo, call.account, one) for one in page if one.status == wanted]
     last = page[-1].campaign if page else None
-    return models.V2CampaignHistory(
-        has_more_data=len(reports) > PAGE, last_seen_campaign_id=last, campaign_list=tuple(found)
-    )
+    return models.V2CampaignHistory(has_more_data=more, last_seen_campaign_id=last, campaign_list=tuple(found))
 
 
 @_endpoint("GET", f"{_BASE}/reports/{{account}}/campaigns/{{campaign}}/devices", query=DevicesQuery)
 async def campaign_devices(call: Call) -> models.V2CampaignDevice:
     """A page of a campaign's devices with the last status of each."""
-    campaign, store = _named(call, "campaign"), call.store
-    after = call.query(DevicesQuery).last_seen_device_id
+    campaign, store, after = _named(call, "campaign"), call.store, call.query(DevicesQuery).last_seen_device_id
     reports = await store.reports_of_campaign(call.account, campaign, after=after, limit=PAGE + 1)
     known = await store.ledger_campaigns(name=(call.account, campaign), limit=1)
     if not known:

@@ -22,10 +22,10 @@ PROMOTION_SECONDS: Final = 0.5
 """How soon a standby is asked again whether it was promoted."""
 
 _DEFAULT_PORT: Final = 5432
-_ADDRESS: Final = re.compile(r"^(\[[^\]]*\]|[^:]*)(?::(\d+))?$")
+_ADDRESS: Final = re.compile(r"^(\[[^\]]*\]|[^:@]*)(?::(\d+))?$")
 _FORM: Final = (
     "not the URL of a PostgreSQL server; use postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with the password "
-    "percent-encoded, and several servers as HOST:PORT,HOST:PORT"
+    "percent-encoded (an @ as %40), and several servers as HOST:PORT,HOST:PORT"
 )
 
 
@@ -54,7 +54,8 @@ def addresses_of(url: str) -> Sequence[Address]:
     try:
         parts = urlsplit(url)
         query = parse_qs(parts.query)
-        if listed := parts.netloc.rpartition("@")[2]:
+        # As the driver does, which takes a second @ for a part of the host.
+        if listed := parts.netloc.split("@", 1)[-1]:
             # What is no address stays in one part.
             found = [_ADDRESS.sub(r"\1 \2", one).split(" ") for one in listed.split(",")]
             given = [(unquote(host.strip("[]")), int(port or _DEFAULT_PORT)) for host, port in found]

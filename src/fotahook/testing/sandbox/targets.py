@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 import urllib3
 
 from fotahook.client import Client, OperatorClient
+from fotahook.contract.addresses import without_password
 from fotahook.contract.errors import NotFound, PermissionDenied
 from fotahook.contract.operator import BatchMessage, Refused
 from fotahook.contract.version import VERSION
@@ -128,7 +129,7 @@ class ListenerTarget(_Target):
                     if isinstance(error, urllib3.exceptions.SSLError):
                         reason = f"no TLS connection: {reason}"
                         advice = "check the certificate, or give its authority with --ca-file"
-                    raise NotSent(f"{self.url}: {reason}; {advice}", refused=False) from error
+                    raise NotSent(f"{without_password(self.url)}: {reason}; {advice}", refused=False) from error
                 self._results["no_answer"] += 1
         self._duplicates = max(0, self._duplicates - 1)
 
