@@ -1,5 +1,6 @@
 """Parsing callback messages: known fields are typed, everything else is kept."""
 
+import gc
 import io
 import json
 import math
@@ -229,6 +230,9 @@ def test_a_byte_order_mark_is_ignored_in_a_message_but_not_in_json() -> None:
         b'"\xed\xa0\x80"',
         b'"\\x41"',
         b'"\\ud8"',
+        b'["\\ud8", "]',
+        b"9" * 5000 + b"x",
+        b"[" + b"9" * 5000 + b", NaN]",
         b"[1,]",
         b'{"a":1,}',
         b"{a:1}",
@@ -336,6 +340,35 @@ def test_nesting_is_limited_in_every_member(name: str, around: bytes, opening: b
     deep = b'{"%b": {"a": %b}}' % (name.encode(), nested(5000, opening, b"]" if opening == b"[" else b"}"))
     with pytest.raises(MessageInvalid, match="nested more than 100 levels deep"):
         parse_message(around % deep)
+
+
+@pytest.mark.parametrize("hiding", ["]" * 200, chr(92) + "]", chr(34) + "]", chr(92) + chr(34) + "]}"])
+def test_brackets_in_texts_hide_no_depth(hiding: str) -> None:
+    text = json.dumps(hiding)
+    for more in (0, 1):
+        levels = DEPTH_LIMIT - 1 + more
+        raw = f"[{text}, {text}, ".encode() * levels + b"[]" + b"]" * levels
+        if not more:
+            assert parse_json(raw)
+            continue
+        with pytest.raises(MessageInvalid, match="nested more than 100 levels deep"):
+            parse_json(raw)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_many_lists_are_not_collected_while_they_are_made(enabled: bool) -> None:
+    starts = list[str]()
+    gc.callbacks.append(lambda phase, _: starts.append(phase) if phase == "start" else None)
+    try:
+        if not enabled:
+            gc.disable()
+        parse_json(b"[" + b"[]," * 100_000 + b"1]")
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
+        gc.callbacks.pop()
+    # One afterwards, of each generation at most.
+    assert len(starts) <= 3
 
 
 @pytest.mark.parametrize("flat", [[[]] * 1000, ["[" * 200], [chr(92) + '"[{' * 100], {"{" * 101: []}])

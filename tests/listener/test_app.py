@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fotahook.contract import signing
 from fotahook.contract.messages import CallbackMessage
 from fotahook.listener import Context, Listener, Verification
-from fotahook.listener.intake import BODY_LIMIT
+from fotahook.listener.intake import BODY_LIMIT, SMALL_BODY, receive
 from fotahook.listener.requests import RECENT_SECONDS
 from fotahook.store import SqliteStore
 from fotahook.store.records import Accepted, NewMessage, StoreError
@@ -69,6 +69,33 @@ async def test_a_handler_is_called_once_with_the_bytes(make: Make, inbox: str, s
         await seen.wait(1)
     assert seen.items == [(PROGRESS, Context(id=answer.json["id"], attempt=1, received_at=NOW))]
     assert (await stored(inbox, answer.json["id"])).deliveries[0].state == "delivered"
+
+
+async def test_other_requests_go_on_between_long_bodies(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, parsed = 0, list[tuple[int, str]]()
+
+    def parse(headers: object, body: bytes, **options: Any) -> NewMessage:
+        message = receive({}, body, **options)
+        parsed.append((turns, message.account))
+        return message
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr("fotahook.listener.requests.receive", parse)
+    listener = make()
+    async with listener.running():
+        beside = asyncio.create_task(others())
+        long = b'{"accountName": "%b", "a": "' + b"x" * SMALL_BODY + b'"}'
+        greedy = [request(listener, long % b"greedy", client="192.0.2.1") for _ in range(8)]
+        await asyncio.gather(*greedy, request(listener, long % b"modest", client="192.0.2.2"))
+        beside.cancel()
+    # No two in one turn, and the one of another sender is the second.
+    assert len({turn for turn, _ in parsed}) == len(parsed) == 9
+    assert [account for _, account in parsed].index("modest") == 1
 
 
 @pytest.mark.parametrize("headers", [{}, {"webhook-id": "msg-1"}])

@@ -15,7 +15,8 @@ import pytest
 from fotahook.contract.messages import CallbackMessage
 from fotahook.delivery import Deadline, Outcome
 from fotahook.listener import Context, Listener
-from fotahook.listener.handlers import THREADS, DaemonThreadPool, Invoker, Router
+from fotahook.listener.handlers import OVERRUNNING, SHARE, THREADS, DaemonThreadPool, Invoker, Router
+from fotahook.listener.intake import SMALL_BODY
 from fotahook.store.records import Delivery, Lease
 from tests.deadlines import DEADLINE
 from tests.delivery.conftest import a_delivery, a_lease
@@ -546,10 +547,125 @@ async def test_waiting_for_a_thread_does_not_count_towards_the_timeout(router: R
     assert await late == DELIVERED
 
 
+def of(account: str) -> Lease:
+    return a_lease(account=account)
+
+
+async def has_begun(gate: Gate, calls: int) -> None:
+    """So many calls have begun, and no more."""
+    for _ in range(calls):
+        assert await asyncio.to_thread(gate.begun.acquire, timeout=DEADLINE)
+    assert not gate.begun.acquire(blocking=False)
+
+
+async def overrun(caller: Invoker, account: str, calls: int) -> None:
+    """Calls of an account that do not return in time."""
+    attempts = [caller.deliver(of(account), delivery(message=f"{account}-{number}")) for number in range(calls)]
+    assert {outcome.code for outcome in await asyncio.gather(*attempts)} == {"handler_timeout"}
+
+
+async def test_handlers_that_hang_take_no_place_of_another_account(router: Router, impatient: Invoker) -> None:
+    gate, seen = Gate(), list[str]()
+    router.add(gate, None, None, "a-1")
+    router.add(lambda message: seen.append(message.type), None, None, "b-1")
+    for account in range(2 * THREADS // SHARE):
+        await overrun(impatient, f"hangs-{account}", SHARE)
+    be_patient(impatient)
+    other = delivery(b'{"accountName": "b-1", "type": "x"}', message="b")
+    assert await impatient.deliver(of("b-1"), other) == DELIVERED
+    await has_begun(gate, 2 * THREADS)
+    assert seen == ["x"]
+    gate.open.set()
+
+
+async def test_an_account_whose_handlers_hang_gets_a_share_of_the_threads(
+    router: Router, impatient: Invoker, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = Gate()
+    on_any(router, gate)
+    for _ in range(2):
+        await overrun(impatient, "a", SHARE)
+    text = "the account's threads are taken for 0.001 s, 8 of them by handlers that did not return in time"
+    for number in range(2):
+        outcome = await impatient.deliver(of("a"), delivery(message=f"more-{number}"))
+        assert outcome.code == "handler_timeout"
+        assert text in outcome.excerpt
+    await has_begun(gate, SHARE)
+    assert [text in line for line in caplog.messages if "no thread" in line] == [True]
+    # One that returns makes room.
+    be_patient(impatient)
+    waiting = asyncio.create_task(impatient.deliver(of("a"), delivery(message="later")))
+    gate.open.set()
+    assert await waiting == DELIVERED
+
+
+async def test_all_threads_together_are_bounded(router: Router, impatient: Invoker) -> None:
+    gate = Gate()
+    on_any(router, gate)
+    for number in range((OVERRUNNING + THREADS) // SHARE):
+        await overrun(impatient, f"a-{number}", SHARE)
+    outcome = await impatient.deliver(of("b"), delivery(message="b"))
+    assert outcome.code == "handler_timeout"
+    assert f"all threads are taken for 0.001 s, {OVERRUNNING + THREADS} of them by handlers" in outcome.excerpt
+    await has_begun(gate, OVERRUNNING + THREADS)
+    gate.open.set()
+
+
+async def test_a_free_thread_goes_to_the_account_that_has_the_fewest() -> None:
+    threads, gates, order = DaemonThreadPool(), [threading.Event() for _ in range(THREADS)], list[str]()
+    running = [await threads.start("a", DEADLINE, gate.wait, DEADLINE) for gate in gates]
+    late = [asyncio.create_task(threads.start(name, DEADLINE, order.append, name)) for name in ("a", "a", "b")]
+    await asyncio.sleep(0)
+    gates[0].set()
+    calls = await asyncio.gather(*late)
+    await asyncio.gather(*(call.ended for call in calls))
+    assert order == ["b", "a", "a"]
+    for gate in gates:
+        gate.set()
+    await asyncio.gather(*(call.ended for call in running))
+    threads.close()
+
+
+async def test_an_attempt_that_is_cancelled_while_it_waits_for_a_thread_gives_its_place_up() -> None:
+    threads, gate, seen = DaemonThreadPool(), threading.Event(), list[str]()
+    running = [await threads.start("a", DEADLINE, gate.wait, DEADLINE) for _ in range(THREADS)]
+    cancelled, next_one = (
+        asyncio.create_task(threads.start("b", DEADLINE, seen.append, name)) for name in ("cancelled", "next")
+    )
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    gate.set()
+    await (await next_one).ended
+    assert (seen, cancelled.cancelled()) == (["next"], True)
+    await asyncio.gather(*(call.ended for call in running))
+    threads.close()
+
+
+async def test_long_bodies_are_handled_in_turns_of_the_loop(router: Router) -> None:
+    turns, order = 0, list[int]()
+
+    async def handler(message: CallbackMessage) -> None:
+        order.append(turns)
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    on_any(router, handler)
+    beside, caller = asyncio.create_task(others()), Invoker(router, timeout=DEADLINE)
+    long = b'{"a":"' + b"x" * SMALL_BODY + b'"}'
+    await asyncio.gather(*(caller.deliver(LEASE, delivery(long, message=f"m-{number}")) for number in range(4)))
+    beside.cancel()
+    assert sorted(set(order)) == order
+
+
 async def test_threads_are_reused_and_end_when_they_are_closed() -> None:
-    threads, names = DaemonThreadPool(4), set[str]()
+    threads, names = DaemonThreadPool(), set[str]()
     for _ in range(20):
-        name, _ = await (await threads.submit(lambda: threading.current_thread().name))
+        call = await threads.start("a", DEADLINE, lambda: threading.current_thread().name)
+        name, _ = await call.ended
         names.add(str(name))
     assert len(names) == 1
     thread = next(one for one in threading.enumerate() if one.name in names)
@@ -567,7 +683,7 @@ def test_a_thread_that_outlives_its_loop_logs_that() -> None:
             said.put(record.getMessage())
 
     async def start() -> None:
-        await DaemonThreadPool(1).submit(gate.wait, 20)
+        await DaemonThreadPool().start("a", DEADLINE, gate.wait, 20)
 
     log = logging.getLogger("fotahook.listener")
     with contextlib.ExitStack() as stack:

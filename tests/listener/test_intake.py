@@ -8,6 +8,7 @@ import pickle
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -237,6 +238,19 @@ def test_what_not_every_reader_takes_is_compared_by_its_bytes(odd: bytes) -> Non
     assert take(odd).idempotency_key == take(odd).idempotency_key
     assert take(odd).idempotency_key != take(odd + b" ").idempotency_key
     assert take(odd).idempotency_key not in {take(b'{"a":null}').idempotency_key, about("\ufffd").idempotency_key}
+
+
+@pytest.mark.parametrize("body", [PROGRESS, b'{"unknown": [1, 2]}', rb'{"x": "\ud800"}', b"\xef\xbb\xbfnull"])
+def test_a_body_is_decoded_as_a_value_once(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode, decoded = msgspec.json.decode, list[bytes]()
+
+    def counting(raw: bytes) -> object:
+        decoded.append(raw)
+        return decode(raw)
+
+    monkeypatch.setattr(msgspec.json, "decode", counting)
+    take(body)
+    assert len(decoded) == 1
 
 
 def test_a_window_of_0_accepts_every_duplicate_without_an_id() -> None:

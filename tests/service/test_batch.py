@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from fotahook.service import Settings, build_app
-from fotahook.service.limits import LoopTurns
 from fotahook.store.records import StoreFull
 
 from .conftest import ACCOUNT, MESSAGES, Answer, Api, client_of
@@ -225,40 +224,3 @@ async def test_other_requests_get_their_turns_while_a_batch_is_parsed(api: Api) 
     assert codes(await api("POST", BATCH, line(b"1") * 1000, api.bearer)) == ["INVALID_PARAMETER"] * 1000
     beside.cancel()
     assert turns >= 1000 // 32
-
-
-async def test_clients_parse_in_turns_one_in_each_turn_of_the_loop() -> None:
-    turns, went, times = LoopTurns(), list[str](), 0
-
-    async def client(name: str) -> None:
-        for _ in range(4):
-            await turns.wait(name)
-            went.append(name)
-
-    async def loop() -> None:
-        nonlocal times
-        while True:
-            times += 1
-            await asyncio.sleep(0)
-
-    beside = asyncio.create_task(loop())
-    many = [asyncio.create_task(client("greedy")) for _ in range(10)]
-    gone = asyncio.create_task(client("gone"))
-    await asyncio.sleep(0)
-    gone.cancel()
-    await client("modest")
-    assert went.count("greedy") <= 6
-    await asyncio.gather(*many)
-    beside.cancel()
-    assert len(went) == 44
-    assert times >= 44
-
-
-async def test_after_a_long_turn_the_loop_belongs_to_others_for_as_long() -> None:
-    loop, times = asyncio.get_running_loop(), iter([0.0, 0.0, 0.05])
-    turns = LoopTurns(lambda: next(times, 0.05))
-    await turns.wait("a")
-    began = loop.time()
-    await turns.wait("a")
-    # A timer may fire a little early.
-    assert loop.time() - began > 0.04

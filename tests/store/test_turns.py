@@ -1,12 +1,15 @@
 """Turns: what one owner queued never stands before all that another brings, and nothing is starved."""
 
+import asyncio
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fotahook.store.batcher import Turns
+from fotahook.store.batcher import LoopTurns, Turns
 from fotahook.store.group_commit import LARGE_BYTES, AcceptRequest
 from fotahook.store.records import NewMessage
 from fotahook.store.session import Candidate
+from tests.deadlines import DEADLINE
 
 work = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 25)), max_size=40)
 
@@ -94,3 +97,57 @@ def test_large_bodies_weigh_more_than_small_ones() -> None:
     messages = [NewMessage(account="a", body=b"x" * LARGE_BYTES), NewMessage(account="b", body=b"x")]
     assert AcceptRequest([Candidate("id", message, b"") for message in messages], None).turn == ("a", 3)
     assert AcceptRequest([], None).turn == (None, 0)
+
+
+async def test_clients_parse_in_turns_one_in_each_turn_of_the_loop() -> None:
+    turns, went, times = LoopTurns(), list[str](), 0
+
+    async def client(name: str) -> None:
+        for _ in range(4):
+            await turns.wait(name)
+            went.append(name)
+
+    async def loop() -> None:
+        nonlocal times
+        while True:
+            times += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(loop())
+    many = [asyncio.create_task(client("greedy")) for _ in range(10)]
+    gone = asyncio.create_task(client("gone"))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await client("modest")
+    assert went.count("greedy") <= 6
+    await asyncio.gather(*many)
+    beside.cancel()
+    assert len(went) == 44
+    assert times >= 44
+
+
+def test_turns_go_on_in_another_event_loop() -> None:
+    turns, first = LoopTurns(), asyncio.new_event_loop()
+    first.create_task(turns.wait("a"))
+    first.run_until_complete(asyncio.sleep(0))
+
+    async def second() -> None:
+        async with asyncio.timeout(DEADLINE):
+            await turns.wait("a")
+
+    asyncio.run(second())
+    left = asyncio.all_tasks(first)
+    for task in left:
+        task.cancel()
+    first.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    first.close()
+
+
+async def test_after_a_long_turn_the_loop_belongs_to_others_for_as_long() -> None:
+    loop, times = asyncio.get_running_loop(), iter([0.0, 0.0, 0.05])
+    turns = LoopTurns(lambda: next(times, 0.05))
+    await turns.wait("a")
+    began = loop.time()
+    await turns.wait("a")
+    # A timer may fire a little early.
+    assert loop.time() - began > 0.04

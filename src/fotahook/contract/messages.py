@@ -7,6 +7,7 @@ empty list and an empty object count as absent; unknown names and values of anot
 """
 
 import codecs
+import gc
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -190,10 +191,19 @@ ElementT = TypeVar("ElementT", bound=Element)
 
 def parse_message(raw: bytes) -> CallbackMessage:
     """The typed message in these bytes. Any JSON is accepted, whatever its shape; MessageInvalid if it is not JSON."""
+    return parse_with_content(raw)[0]
+
+
+def parse_with_content(raw: bytes) -> tuple[CallbackMessage, object]:
+    """The typed message, and the value in these bytes as JSON or, if only some readers take it, the bytes themselves.
+
+    UNSET where the value was not needed for the message: decoding a long one takes time.
+    """
     if (message := _decode_typed(raw)) is not None:
-        return message
-    content = parse_json(raw.removeprefix(codecs.BOM_UTF8))
-    return _element(CallbackMessage, content if isinstance(content, dict) else {}, raw=raw)
+        return message, msgspec.UNSET
+    content, is_strict = _parse(raw.removeprefix(codecs.BOM_UTF8))
+    message = _element(CallbackMessage, content if isinstance(content, dict) else {}, raw=raw)
+    return message, content if is_strict else raw
 
 
 _DECODER: Final = msgspec.json.Decoder(CallbackMessage)
@@ -223,17 +233,33 @@ def parse_json(raw: bytes) -> object:
     Accepts all that RFC 8259 allows, down to ``DEPTH_LIMIT``. Numbers out of range become infinite, as in JavaScript,
     and unpaired surrogates U+FFFD, so that every text can be stored and forwarded.
     """
+    return _parse(raw)[0]
+
+
+def _parse(raw: bytes) -> tuple[object, bool]:
+    """The JSON value, and whether it needed none of the exceptions that ``parse_json`` makes."""
+    may_be_deep = raw.count(b"[") + raw.count(b"{") > DEPTH_LIMIT
+    # While many lists are made, the garbage collector would look through all of them again and again.
+    if may_pause := may_be_deep and gc.isenabled():
+        gc.disable()
     try:
         content = _decode(raw)
     except (msgspec.MsgspecError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise MessageInvalid(f"the body is not JSON: {error}") from error
     except RecursionError as error:
         raise MessageInvalid(_TOO_DEEP) from error
-    # Most messages have too few brackets to be deep. A sum of a step for each bracket takes no recursion.
-    if raw.count(b"[") + raw.count(b"{") > DEPTH_LIMIT:
-        steps = memoryview(_STRING.sub(b"", raw).translate(_STEPS, _NO_BRACKETS)).cast("b")
-        if max(accumulate(steps)) > DEPTH_LIMIT:
-            raise MessageInvalid(_TOO_DEEP)
+    finally:
+        if may_pause:
+            gc.enable()
+    if not may_be_deep:
+        return content
+    # Steps up and down outside of strings; a sum of them takes no recursion. Without escapes, quotes come in pairs.
+    plain = raw.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in raw else raw
+    # An empty pair may be two strings' ends, which then become one.
+    steps = b"".join(plain.translate(_STEPS, _NO_STEPS).replace(b'""', b"").split(b'"')[::2])
+    # Most are innermost pairs, which are removed faster than summed up: one level less.
+    if 1 + max(accumulate(memoryview(steps.replace(b"\1\xff", b"")).cast("b")), default=0) > DEPTH_LIMIT:
+        raise MessageInvalid(_TOO_DEEP)
     return content
 
 
@@ -251,32 +277,33 @@ def parse_claims(raw: bytes) -> tuple[CallbackMessage, set[str]]:
     pairs: Iterable[tuple[str, object]] = content.items()
     # A backslash is found faster than what begins with it.
     if (b"\\" in raw and b"\\u00" in raw) or raw.lower().count(b'"accountname"') > 1:
-        pairs = json.loads(raw, object_pairs_hook=list, parse_int=_integer)
+        pairs = json.loads(raw, object_pairs_hook=list, parse_int=float)
     claimed = {value for name, value in pairs if name.lower() == "accountname" and isinstance(value, str)}
     return _element(CallbackMessage, content, raw=raw), claimed
 
 
 _TOO_DEEP: Final = f"the body is nested more than {DEPTH_LIMIT} levels deep"
-_MAX_DIGITS: Final = 1000
-_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\1\1\xff\xff")
-_NO_BRACKETS: Final = bytes(set(range(256)).difference(b"[]{}"))
+_NO_STEPS: Final = bytes(set(range(256)).difference(b'[]{}"'))
+_HIGH: Final = rb"\\u[dD][89abAB][0-9a-fA-F]{2}"
+_LOW: Final = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_UNPAIRED: Final = re.compile(rb"%b(?!%b)|(?<!%b)%b" % (_HIGH, _LOW, _HIGH, _LOW))
+_LENIENT: Final = msgspec.json.Decoder(float_hook=float)
 
 
-def _decode(raw: bytes) -> object:
+def _decode(raw: bytes) -> tuple[object, bool]:
     try:
-        return msgspec.json.decode(raw)
+        return msgspec.json.decode(raw), True
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        # msgspec refuses some valid JSON, so the standard library decides.
-        content = json.loads(raw.decode(), parse_int=_integer, parse_constant=_refuse_constant)
-        # With U+FFFD for each unpaired surrogate.
-        text = json.dumps(content, ensure_ascii=False)
-        return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
-
-
-def _integer(text: str) -> int | float:
-    # Python refuses integers of more than a few thousand digits.
-    return int(text) if len(text) <= _MAX_DIGITS else float(text)
+        # msgspec refuses some valid JSON: unpaired surrogates, and numbers out of range.
+        if b"\\" in raw:
+            # After this, each backslash begins an escape.
+            raw = _UNPAIRED.sub(rb"\\ufffd", raw.replace(rb"\\", rb"\u005c"))
+    try:
+        return _LENIENT.decode(raw), False
+    except msgspec.ValidationError:
+        # An integer of thousands of digits. Others become floats with it: a function for each would take too long.
+        return json.loads(raw.decode(), parse_int=float, parse_constant=_refuse_constant), False
 
 
 def _refuse_constant(name: str) -> object:
@@ -288,10 +315,11 @@ def _element(kind: type[ElementT], content: Mapping[str, object], **fields: obje
     extra: dict[str, object] = {}
     names = _field_names(kind)
     for name, value in content.items():
-        converted = _converted(names[name], value) if name in names else None
-        if converted is not None:
-            fields[names[name]] = converted
-        elif name not in names or value not in (None, [], {}):
+        if (field := names.get(name)) is None:
+            extra[name] = value
+        elif (converted := _converted(field, value)) is not None:
+            fields[field] = converted
+        elif value not in (None, [], {}):
             extra[name] = value
     return kind(extra=extra, **fields)
 
@@ -312,6 +340,7 @@ def _converted(field: str, value: object) -> object | None:
         return _element(Upgrade, value) if isinstance(value, dict) and value else None
     if field not in _LISTS:
         return value if isinstance(value, str) else None
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+    if not isinstance(value, list) or not set(map(type, value)) <= {dict}:
         return None
-    return tuple([_element(_LISTS[field], item) for item in value])
+    empty = _LISTS[field]()
+    return tuple([_element(_LISTS[field], item) if item else empty for item in value])

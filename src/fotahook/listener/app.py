@@ -15,6 +15,7 @@ from fotahook.contract.budget import Budget
 from fotahook.contract.errors import WebhookRejected
 from fotahook.delivery import Deliver
 from fotahook.store import Store
+from fotahook.store.batcher import LoopTurns
 from fotahook.store.ledger import LedgerDevice
 from fotahook.store.records import MessageFilter, StoreError
 
@@ -22,7 +23,7 @@ from . import ledger, validation
 from .forwards import Forwards
 from .handlers import HandlerT, Router
 from .inbox import DeadLetter, Inbox
-from .intake import BODY_LIMIT, BODY_TOO_LONG, DEDUPE_WINDOW, Basic, Verification
+from .intake import BODY_LIMIT, BODY_TOO_LONG, DEDUPE_WINDOW, SMALL_BODY, Basic, Verification
 from .ledger import Ledger, Reconciler
 from .registration import OVERLAP_SECONDS, former_paths
 from .requests import NOT_FOUND, RequestHandler, Response
@@ -36,8 +37,6 @@ BODY_MEMORY: Final = 64 * 1024 * 1024
 """For all bodies that are received at the same time; one sender gets half of it at most."""
 BODY_CUT_OFF: Final = "the body ended before it was complete"
 Share: TypeAlias = contextlib.AbstractContextManager[Callable[[int], bool]]
-_SMALL_BODY: Final = 64 * 1024
-"""Bytes that a server holds of a request anyway, before anybody reads it."""
 
 
 class Listener:
@@ -97,7 +96,7 @@ class Listener:
         )
         # An alarm URL becomes a forward.
         self.settings = Settings(**given | {"alarm_url": None}, verification=verification)
-        self._bodies = Budget(BODY_MEMORY)
+        self._bodies, self._turns = Budget(BODY_MEMORY), LoopTurns()
         self._router, self._forwards = Router(), Forwards(self.settings)
         self.request_handler = RequestHandler(self.settings, self._router, self._forwards)
         self._watch = Watch(self.settings, self.request_handler.consumers, self.request_handler.counts)
@@ -321,7 +320,7 @@ class Listener:
     ) -> bytes:
         """The body of a request, whose share of the memory is `held` if it is long."""
         chunks: list[bytes] = []
-        size = taken = 0
+        size, taken, sender = 0, 0, ""
         take: Callable[[int], bool] | None = None
         deadline = self.settings.body_deadline
         try:
@@ -335,7 +334,7 @@ class Listener:
                     size += len(chunk)
                     if size > BODY_LIMIT:
                         raise WebhookRejected(413, BODY_TOO_LONG)
-                    if size > _SMALL_BODY:
+                    if size > SMALL_BODY:
                         if take is None:
                             sender = address_key(self.request_handler.sender(peer, headers))
                             held.append(share := self._bodies.share(sender))
@@ -344,6 +343,9 @@ class Listener:
                             raise WebhookRejected(503, "too many messages arrive at once; send it again")
                         taken = size
                     if not event.get("more_body", False):
-                        return b"".join(chunks)
+                        break
         except TimeoutError as error:
             raise WebhookRejected(408, f"the body did not arrive within {deadline.seconds:g} s") from error
+        if take is not None:
+            await self._turns.wait(sender)
+        return b"".join(chunks)

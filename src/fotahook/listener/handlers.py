@@ -7,7 +7,10 @@ import logging
 import queue
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeAlias, TypeVar
 
 import msgspec
@@ -15,10 +18,11 @@ import msgspec
 from fotahook.contract.errors import one_line
 from fotahook.contract.messages import CallbackMessage, parse_message
 from fotahook.delivery import Deadline, DeadlineExceeded, Outcome
+from fotahook.store.batcher import LoopTurns
 from fotahook.store.records import Delivery, Lease
 from fotahook.store.transaction import AlreadyHandled, Transaction
 
-from .intake import noted
+from .intake import SMALL_BODY, noted
 
 log = logging.getLogger("fotahook.listener")
 
@@ -29,7 +33,13 @@ Returned: TypeAlias = tuple[object, BaseException | None]
 """What a call in a thread returned or raised: a future cannot hold every exception."""
 
 THREADS: Final = 32
-"""Plain handlers that run at once. Others wait for a free thread; their time limit starts when they have one."""
+"""Plain handlers that run at once, within their time limit. It starts when they have a thread, and others wait for one,
+no longer than a handler may run."""
+OVERRUNNING: Final = 256
+"""Calls past their limit that leave their place to others. Further ones keep it."""
+SHARE: Final = 8
+"""Threads of an account that has a call past its limit: as many as its messages in flight."""
+_LOG_SECONDS: Final = 60.0
 _EXCERPT_LIMIT: Final = 4000
 _FILTERS: Final = ("status", "account", "failed")
 _LIMIT: Final = 100
@@ -146,21 +156,23 @@ class Invoker:
         self, router: Router, *, timeout: float, transaction: Callable[[Delivery], Transaction | None] = lambda _: None
     ) -> None:
         self._router, self._transaction, self._deadline = router, transaction, Deadline(timeout)
-        self._threads = DaemonThreadPool(THREADS)
+        self._threads, self._turns = DaemonThreadPool(), LoopTurns()
         self.close = self._threads.close
-        self._overrunning: dict[tuple[str, Route], asyncio.Future[Returned]] = {}
+        self._overrunning: dict[tuple[str, Route], ThreadCall] = {}
 
     async def deliver(self, lease: Lease, delivery: Delivery) -> Outcome:
         """Call every handler of a message, in the order of their registration, even after one of them failed.
 
         The message is handled if none failed. Otherwise a later attempt calls all of them again.
         """
+        if len(delivery.body) > SMALL_BODY:
+            await self._turns.wait(lease.account)
         message = noted(parse_message(delivery.body), delivery.note)
         transaction, attempt = self._transaction(delivery), delivery.attempts + delivery.strikes + 1
         context = Context(delivery.message, attempt, delivery.accepted_at, transaction)
         try:
             failures = [
-                await self._failure(route.name, context, self._run(route, message, context))
+                await self._failure(route.name, context, self._run(lease.account, route, message, context))
                 for route in self._router.matching(message)
             ]
             if not any(failures) and transaction is not None:
@@ -185,7 +197,7 @@ class Invoker:
             return Outcome(code=code, excerpt=text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode())
         return None
 
-    async def _run(self, route: Route, message: CallbackMessage, context: Context) -> None:
+    async def _run(self, account: str, route: Route, message: CallbackMessage, context: Context) -> None:
         """Call a handler, and await what it returns, if that is awaitable, within the time limit."""
         if not route.is_async:
             # The connection belongs to the event loop.
@@ -195,13 +207,15 @@ class Invoker:
             returned = route.handler(*arguments)
         else:
             # A thread cannot be stopped: if the call of an earlier attempt still runs, this attempt takes its result.
-            key = (context.id, route)
-            running = self._overrunning.pop(key, None) or await self._threads.submit(route.handler, *arguments)
-            await asyncio.wait({running}, timeout=self._deadline.seconds)
-            if not running.done():
-                self._overrunning[key] = running
-                raise HandlerTimeout(f"still running after {self._deadline.seconds:g} s")
-            returned, raised = running.result()
+            key, limit = (context.id, route), self._deadline.seconds
+            if (call := self._overrunning.pop(key, None)) is None:
+                call = await self._threads.start(account, limit, route.handler, *arguments)
+            await asyncio.wait({call.ended}, timeout=limit)
+            if not call.ended.done():
+                self._overrunning[key] = call
+                self._threads.overrun(call)
+                raise HandlerTimeout(f"still running after {limit:g} s")
+            returned, raised = call.ended.result()
             if isinstance(raised, Exception):
                 raise raised
             if raised is not None:
@@ -223,48 +237,95 @@ class Invoker:
             raise HandlerExited(f"raised {type(error).__name__}") from error
 
 
+@dataclass(eq=False)
+class ThreadCall:
+    account: str
+    run: partial[object]
+    started: asyncio.Future[None]
+    ended: asyncio.Future[Returned]
+    is_overrunning: bool = False
+
+
 class DaemonThreadPool:
-    """Unlike ``concurrent.futures``, it does not keep the process alive for a handler that never returns."""
+    """Unlike ``concurrent.futures``, it does not keep the process alive for a handler that never returns, and another
+    thread takes the place of one whose call is past its limit. Then its account gets no more than its share."""
 
-    def __init__(self, limit: int) -> None:
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._free = asyncio.Semaphore(limit)
-        self._busy = self._started = 0
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[ThreadCall | None] = queue.SimpleQueue()
+        self._waiting: list[ThreadCall] = []
+        self._running, self._overran = Counter[str](), Counter[str]()
+        """Calls by account: all that run, and those of them that are past their limit."""
+        self._threads = 0
+        self._logged_at = float("-inf")
 
-    async def submit(self, function: Callable[..., object], *arguments: object) -> asyncio.Future[Returned]:
-        """Start a call once a thread is free; it is done when its future is, which the caller must not cancel."""
-        await self._free.acquire()
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Returned] = loop.create_future()
-        context = contextvars.copy_context()
+    async def start(
+        self, account: str, seconds: float, function: Callable[..., object], *arguments: object
+    ) -> ThreadCall:
+        """Start a call once there is a thread for the account. HandlerTimeout if there is none for so many seconds."""
+        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+        run = partial(context.run, function, *arguments)
+        self._waiting.append(call := ThreadCall(account, run, loop.create_future(), loop.create_future()))
+        self._admit()
+        try:
+            if not call.started.done():
+                await asyncio.wait({call.started}, timeout=seconds)
+        finally:
+            if not call.started.done():
+                self._waiting.remove(call)
+        if call.started.done():
+            return call
+        whose, overran = "all", self._overran.total()
+        if self._has_its_share(account):
+            whose, overran = "the account's", self._overran[account]
+        text = f"{whose} threads are taken for {seconds:g} s, {overran} of them by handlers that did not return in time"
+        if loop.time() - self._logged_at >= _LOG_SECONDS:
+            self._logged_at = loop.time()
+            log.error("no thread for a handler of account %s: %s", account, text)
+        raise HandlerTimeout(text)
 
-        def call() -> None:
+    def overrun(self, call: ThreadCall) -> None:
+        """A call is past its limit."""
+        if not call.is_overrunning:
+            call.is_overrunning = True
+            self._overran[call.account] += 1
+            self._admit()
+
+    def close(self) -> None:
+        for _ in range(self._threads):
+            self._calls.put(None)
+
+    def _has_its_share(self, account: str) -> bool:
+        return self._overran[account] > 0 and self._running[account] >= SHARE
+
+    def _admit(self) -> None:
+        """Start the calls that there is a place for, always one of the account that has the fewest."""
+        while self._running.total() - min(self._overran.total(), OVERRUNNING) < THREADS:
+            if not (may := [one for one in self._waiting if not self._has_its_share(one.account)]):
+                return
+            self._waiting.remove(call := min(may, key=lambda one: self._running[one.account]))
+            self._running[call.account] += 1
+            if self._running.total() > self._threads:
+                self._threads += 1
+                loop, name = asyncio.get_running_loop(), f"fotahook-handler-{self._threads}"
+                threading.Thread(target=self._work, args=(loop,), name=name, daemon=True).start()
+            call.started.set_result(None)
+            self._calls.put(call)
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        while (call := self._calls.get()) is not None:
             returned, error = None, None
             try:
-                returned = context.run(function, *arguments)
+                returned = call.run()
             except BaseException as raised:
                 error = raised
             try:
-                loop.call_soon_threadsafe(self._finish, future, (returned, error))
+                loop.call_soon_threadsafe(self._finish, call, (returned, error))
             except RuntimeError:
-                log.warning("%r ended after the listener had stopped", function)
+                log.warning("%r ended after the listener had stopped", call.run.args[0])
 
-        self._busy += 1
-        if self._busy > self._started:
-            self._started += 1
-            threading.Thread(target=self._work, name=f"fotahook-handler-{self._started}", daemon=True).start()
-        self._calls.put(call)
-        return future
-
-    def close(self) -> None:
-        for _ in range(self._started):
-            self._calls.put(None)
-
-    def _work(self) -> None:
-        while (call := self._calls.get()) is not None:
-            call()
-
-    def _finish(self, future: asyncio.Future[Returned], returned: Returned) -> None:
-        self._busy -= 1
-        self._free.release()
-        future.set_result(returned)
+    def _finish(self, call: ThreadCall, returned: Returned) -> None:
+        self._running -= Counter((call.account,))
+        if call.is_overrunning:
+            self._overran -= Counter((call.account,))
+        call.ended.set_result(returned)
+        self._admit()

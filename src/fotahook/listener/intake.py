@@ -5,7 +5,6 @@ messages. It publishes the addresses it sends from and, in V1, repeats a user na
 (docs/thingspace.md, Messages). Signatures are fotahook's own.
 """
 
-import codecs
 import hashlib
 import hmac
 import time
@@ -21,7 +20,7 @@ from fotahook.contract import signing
 from fotahook.contract.addresses import Network, account_refusal, is_within, parse_networks, sender_address
 from fotahook.contract.errors import WebhookRejected, one_line
 from fotahook.contract.exchange import Masked
-from fotahook.contract.messages import CallbackMessage, MessageInvalid, Upgrade, parse_message
+from fotahook.contract.messages import CallbackMessage, MessageInvalid, Upgrade, parse_with_content
 from fotahook.store.ledger import reports_of, storable
 from fotahook.store.records import NewMessage, Note
 
@@ -196,6 +195,8 @@ HANDLERS: Final = "handlers"
 """The consumer whose lanes hold the messages for handlers."""
 BODY_LIMIT: Final = 1024 * 1024
 """Bytes of a body that are accepted. The limit is ours; ThingSpace publishes none."""
+SMALL_BODY: Final = 64 * 1024
+"""Bytes that a server holds of a request anyway, before anybody reads it. Longer bodies are parsed in turns."""
 BODY_TOO_LONG: Final = f"the body has more than {BODY_LIMIT} bytes"
 DEDUPE_WINDOW: Final = 3600.0
 """Seconds in which equal messages without a webhook-id are one. Ours: ThingSpace publishes no message id."""
@@ -245,20 +246,19 @@ def receive(
     `headers` has lower-case names. Any JSON is accepted, whatever its shape and Content-Type: ThingSpace publishes its
     message formats only in part, and a rejected message may never be sent again.
     """
-    account, message = verified(headers, body, verification, now)
+    account, message, content = verified(headers, body, verification, now)
     key = window = None
     if message_id := headers.get("webhook-id"):
         key = f"id:{storable(message_id)}"
     elif dedupe_window > 0:
-        # Equal but for what ThingSpace changes between its tries. What not every reader takes is compared by its bytes.
-        try:
-            content = msgspec.json.decode(body.removeprefix(codecs.BOM_UTF8))
-            for name in _VARYING if isinstance(content, dict) else ():
+        # Equal but for what ThingSpace changes between its tries.
+        if content is msgspec.UNSET:
+            content = msgspec.json.decode(body)
+        if isinstance(content, dict):
+            for name in _VARYING:
                 content.pop(name, None)
-            content = _CANONICAL.encode(content)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            content = body
-        key, window = f"json:{hashlib.sha256(content).hexdigest()[:36]}", dedupe_window
+        text = content if isinstance(content, bytes) else _CANONICAL.encode(content)
+        key, window = f"json:{hashlib.sha256(text).hexdigest()[:36]}", dedupe_window
     devices = {device.device_id for device in message.devices if device.device_id}
     # Messages about one device stay in order, and so do those about one campaign as a whole.
     kind, ordering_key = message.kind, devices.pop() if len(devices) == 1 else message.campaign_id
@@ -276,8 +276,9 @@ def receive(
 
 def verified(
     headers: Mapping[str, str], body: bytes, verification: Verification, now: float
-) -> tuple[str, CallbackMessage]:
-    """The account and the message in a body that passes every check; WebhookRejected (400, 401, 413 or 415) if not.
+) -> tuple[str, CallbackMessage, object]:
+    """The account, the message and its content, as from `parse_with_content`, of a body that passes every check;
+    WebhookRejected (400, 401, 413 or 415) if not.
 
     The account is the message's own accountName, else that of the header if it is certain, else the empty string.
     """
@@ -285,7 +286,7 @@ def verified(
         raise WebhookRejected(413, BODY_TOO_LONG)
     is_certain = verification.check_signature(headers, body, now)
     try:
-        message = parse_message(body)
+        message, content = parse_with_content(body)
     except MessageInvalid as error:
         if not body.strip():
             raise WebhookRejected(400, "the body is empty") from error
@@ -298,11 +299,11 @@ def verified(
     verification.check_password(message)
     named, own = named_account(headers), message.account_name
     if own is None or account_refusal(own) is not None:
-        return named if is_certain else "", message
+        return named if is_certain else "", message, content
     # A sender that may sign for one account must not speak for another.
     if named and own != named:
         raise WebhookRejected(400, "the message's accountName is not the account of its header Fotahook-Account")
-    return own, message
+    return own, message, content
 
 
 def unwrap(

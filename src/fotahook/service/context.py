@@ -12,10 +12,11 @@ from ..contract.budget import Budget
 from ..contract.messages import MESSAGE_LIMIT
 from ..contract.operator import AccountState, Checks
 from ..store.base import Clock, Store, StoreHealth
+from ..store.batcher import LoopTurns
 from ..store.records import CALLBACK_CONSUMER, Credential
 from .credentials import COST, PasswordCost, Passwords
 from .event_feed import Cursors, Feed
-from .limits import AccountQuotas, Lockout, LoopTurns, Quotas, RateLimiter, RefusedLogins, put_newest
+from .limits import AccountQuotas, Lockout, Quotas, RateLimiter, RefusedLogins, put_newest
 from .metrics import Metrics, Overviews
 
 REQUESTS_PER_MINUTE: Final = 300_000

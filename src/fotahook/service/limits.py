@@ -1,5 +1,5 @@
-"""What one client, address or account may take, so that others get their share: login lockout, rate limit, turns of the
-loop, quotas, and the count of refused logins. In the memory of this process: a restart forgets them."""
+"""What one client, address or account may take, so that others get their share: login lockout, rate limit, quotas, and
+the count of refused logins. In the memory of this process: a restart forgets them."""
 
 import asyncio
 import logging
@@ -14,7 +14,6 @@ import msgspec
 from ..contract.addresses import address_key
 from ..contract.keys import fingerprint
 from ..store.base import Clock, Store
-from ..store.batcher import Turns
 from ..store.records import AuditEntry, Limits, StoreError
 from . import errors
 
@@ -28,8 +27,6 @@ FORGET_SECONDS: Final = 24 * 3600.0
 USER_FAILURES: Final = 100
 """So many failures of one user in `USER_SPAN`, from everywhere together."""
 USER_SPAN: Final = 3600.0
-LONG_SECONDS: Final = 0.002
-"""Of a turn of the loop that is followed by a pause as long."""
 ENTRY_SECONDS: Final = 60.0
 WRITE_SECONDS: Final = 1.0
 MAX_ADDRESSES: Final = 100
@@ -122,35 +119,6 @@ class RateLimiter:
         until = self._used_until.get(client, now)
         # Else the bucket is full again, or the clock was set back.
         return (until if now <= until <= now + self._span else now) + (self._span / limit if limit else 0.0)
-
-
-class LoopTurns:
-    """Lets one of the requests that parse much go on in each turn of the loop; after a long one, others for as long."""
-
-    def __init__(self, monotonic: Clock = time.monotonic) -> None:
-        self._monotonic, self._began = monotonic, 0.0
-        self._waiting: Turns[asyncio.Future[None]] = Turns(0)
-        self._running: asyncio.Task[None] | None = None
-
-    async def wait(self, client: str) -> None:
-        """Return when it is this request's turn, which lasts until it awaits something."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.put(turn, client)
-        if self._running is None or self._running.done():
-            self._running = asyncio.create_task(self._run(), name="turns")
-        await turn
-        self._began = self._monotonic()
-
-    async def _run(self) -> None:
-        while self._waiting:
-            for turn in self._waiting.take():
-                self._began = self._monotonic()
-                if not turn.done():
-                    turn.set_result(None)
-                # The request goes on first.
-                await asyncio.sleep(0)
-                took = self._monotonic() - self._began
-                await asyncio.sleep(took if took > LONG_SECONDS else 0)
 
 
 @dataclass(eq=False)

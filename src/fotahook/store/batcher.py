@@ -3,6 +3,7 @@ the later the more it had done already."""
 
 import asyncio
 import heapq
+import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from itertools import count
 from typing import Final, Generic, TypeVar
@@ -16,6 +17,8 @@ Result = TypeVar("Result")
 GATHERING_TURNS: Final = 3
 LIMIT: Final = 500
 """Weight of the work in one transaction, so that the first of it does not wait too long."""
+LONG_SECONDS: Final = 0.002
+"""Of a turn of the loop that is followed by a pause as long."""
 
 
 class Turns(Generic[T]):
@@ -62,6 +65,37 @@ class Turns(Generic[T]):
         ends = self._ends.items() if self._waiting else ()
         self._ends = {owner: end for owner, end in ends if end > self._now}
         return taken
+
+
+class LoopTurns:
+    """Lets one of the requests that parse much go on in each turn of the loop; after a long one, others for as long."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic, self._began = monotonic, 0.0
+        self._waiting: Turns[asyncio.Future[None]] = Turns(0)
+        self._running: asyncio.Task[None] | None = None
+
+    async def wait(self, client: str) -> None:
+        """Return when it is this request's turn, which lasts until it awaits something."""
+        loop = asyncio.get_running_loop()
+        if self._running is None or self._running.done() or self._running.get_loop() is not loop:
+            # Who waited in an earlier event loop ended with it.
+            self._waiting = Turns(0)
+            self._running = loop.create_task(self._run(), name="turns")
+        self._waiting.put(turn := loop.create_future(), client)
+        await turn
+        self._began = self._monotonic()
+
+    async def _run(self) -> None:
+        while self._waiting:
+            for turn in self._waiting.take():
+                self._began = self._monotonic()
+                if not turn.done():
+                    turn.set_result(None)
+                # The request goes on first.
+                await asyncio.sleep(0)
+                took = self._monotonic() - self._began
+                await asyncio.sleep(took if took > LONG_SECONDS else 0)
 
 
 class Batcher(Generic[Item, Result]):
