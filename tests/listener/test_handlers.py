@@ -585,7 +585,7 @@ async def test_an_account_whose_handlers_hang_gets_a_share_of_the_threads(
     on_any(router, gate)
     for _ in range(2):
         await overrun(impatient, "a", SHARE)
-    text = "the account's threads are taken for 0.001 s, 8 of them by handlers that did not return in time"
+    text = "the account's threads are taken for 0.001 s, 8 of them by handlers that did not return"
     for number in range(2):
         outcome = await impatient.deliver(of("a"), delivery(message=f"more-{number}"))
         assert outcome.code == "handler_timeout"
@@ -618,11 +618,11 @@ async def test_a_free_thread_goes_to_the_account_that_has_the_fewest() -> None:
     await asyncio.sleep(0)
     gates[0].set()
     calls = await asyncio.gather(*late)
-    await asyncio.gather(*(call.ended for call in calls))
+    await asyncio.gather(*calls)
     assert order == ["b", "a", "a"]
     for gate in gates:
         gate.set()
-    await asyncio.gather(*(call.ended for call in running))
+    await asyncio.gather(*running)
     threads.close()
 
 
@@ -635,10 +635,28 @@ async def test_an_attempt_that_is_cancelled_while_it_waits_for_a_thread_gives_it
     await asyncio.sleep(0)
     cancelled.cancel()
     gate.set()
-    await (await next_one).ended
+    await (await next_one)
     assert (seen, cancelled.cancelled()) == (["next"], True)
-    await asyncio.gather(*(call.ended for call in running))
+    await asyncio.gather(*running)
     threads.close()
+
+
+async def test_a_call_whose_attempt_is_cancelled_leaves_its_place_and_the_next_attempt_takes_its_result(
+    router: Router,
+) -> None:
+    gate, caller = Gate(), Invoker(router, timeout=DEADLINE)
+    on_any(router, gate)
+    attempts = [asyncio.create_task(caller.deliver(of("a"), delivery(message=f"m-{n}"))) for n in range(THREADS)]
+    await has_begun(gate, THREADS)
+    for attempt in attempts:
+        attempt.cancel()
+    await asyncio.wait(attempts)
+    other = asyncio.create_task(caller.deliver(of("b"), delivery(message="b")))
+    await has_begun(gate, 1)
+    gate.open.set()
+    assert await other == await caller.deliver(of("a"), delivery(message="m-0")) == DELIVERED
+    assert not gate.begun.acquire(blocking=False)
+    caller.close()
 
 
 async def test_long_bodies_are_handled_in_turns_of_the_loop(router: Router) -> None:
@@ -665,7 +683,7 @@ async def test_threads_are_reused_and_end_when_they_are_closed() -> None:
     threads, names = DaemonThreadPool(), set[str]()
     for _ in range(20):
         call = await threads.start("a", DEADLINE, lambda: threading.current_thread().name)
-        name, _ = await call.ended
+        name, _ = await call
         names.add(str(name))
     assert len(names) == 1
     thread = next(one for one in threading.enumerate() if one.name in names)

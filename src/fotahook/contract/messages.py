@@ -244,7 +244,7 @@ def _parse(raw: bytes) -> tuple[object, bool]:
         gc.disable()
     try:
         content = _decode(raw)
-    except (msgspec.MsgspecError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         raise MessageInvalid(f"the body is not JSON: {error}") from error
     except RecursionError as error:
         raise MessageInvalid(_TOO_DEEP) from error
@@ -303,11 +303,8 @@ def _decode(raw: bytes) -> tuple[object, bool]:
         return _LENIENT.decode(raw), False
     except msgspec.ValidationError:
         # An integer of thousands of digits. Others become floats with it: a function for each would take too long.
-        return json.loads(raw.decode(), parse_int=float, parse_constant=_refuse_constant), False
-
-
-def _refuse_constant(name: str) -> object:
-    raise MessageInvalid(f"the body is not JSON: {name} is no JSON value")
+        # `int` refuses what is no JSON, such as NaN.
+        return json.loads(raw.decode(), parse_int=float, parse_constant=int), False
 
 
 def _element(kind: type[ElementT], content: Mapping[str, object], **fields: object) -> ElementT:

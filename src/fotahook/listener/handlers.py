@@ -9,7 +9,6 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias, TypeVar
 
@@ -31,6 +30,8 @@ Handler = Callable[..., object]
 HandlerT = TypeVar("HandlerT", bound=Handler)
 Returned: TypeAlias = tuple[object, BaseException | None]
 """What a call in a thread returned or raised: a future cannot hold every exception."""
+ThreadCall: TypeAlias = "asyncio.Future[Returned]"
+"""A call in a thread, which nobody must cancel."""
 
 THREADS: Final = 32
 """Plain handlers that run at once, within their time limit. It starts when they have a thread, and others wait for one,
@@ -210,12 +211,16 @@ class Invoker:
             key, limit = (context.id, route), self._deadline.seconds
             if (call := self._overrunning.pop(key, None)) is None:
                 call = await self._threads.start(account, limit, route.handler, *arguments)
-            await asyncio.wait({call.ended}, timeout=limit)
-            if not call.ended.done():
-                self._overrunning[key] = call
-                self._threads.overrun(call)
+            try:
+                await asyncio.wait({call}, timeout=limit)
+            finally:
+                # Also if the attempt is cancelled.
+                if not call.done():
+                    self._overrunning[key] = call
+                    self._threads.overrun(call)
+            if not call.done():
                 raise HandlerTimeout(f"still running after {limit:g} s")
-            returned, raised = call.ended.result()
+            returned, raised = call.result()
             if isinstance(raised, Exception):
                 raise raised
             if raised is not None:
@@ -237,47 +242,37 @@ class Invoker:
             raise HandlerExited(f"raised {type(error).__name__}") from error
 
 
-@dataclass(eq=False)
-class ThreadCall:
-    account: str
-    run: partial[object]
-    started: asyncio.Future[None]
-    ended: asyncio.Future[Returned]
-    is_overrunning: bool = False
-
-
 class DaemonThreadPool:
     """Unlike ``concurrent.futures``, it does not keep the process alive for a handler that never returns, and another
     thread takes the place of one whose call is past its limit. Then its account gets no more than its share."""
 
     def __init__(self) -> None:
-        self._calls: queue.SimpleQueue[ThreadCall | None] = queue.SimpleQueue()
-        self._waiting: list[ThreadCall] = []
-        self._running, self._overran = Counter[str](), Counter[str]()
-        """Calls by account: all that run, and those of them that are past their limit."""
-        self._threads = 0
-        self._logged_at = float("-inf")
+        self._calls: queue.SimpleQueue[tuple[ThreadCall, partial[object]] | None] = queue.SimpleQueue()
+        self._waiting: dict[asyncio.Future[ThreadCall], tuple[str, partial[object]]] = {}
+        self._running: dict[ThreadCall, str] = {}
+        self._overran: dict[ThreadCall, str] = {}
+        """The accounts of calls, of those that run and of those among them that are past their limit."""
+        self._threads, self._logged_at = 0, float("-inf")
 
     async def start(
         self, account: str, seconds: float, function: Callable[..., object], *arguments: object
     ) -> ThreadCall:
         """Start a call once there is a thread for the account. HandlerTimeout if there is none for so many seconds."""
         loop, context = asyncio.get_running_loop(), contextvars.copy_context()
-        run = partial(context.run, function, *arguments)
-        self._waiting.append(call := ThreadCall(account, run, loop.create_future(), loop.create_future()))
+        started: asyncio.Future[ThreadCall] = loop.create_future()
+        self._waiting[started] = account, partial(context.run, function, *arguments)
         self._admit()
         try:
-            if not call.started.done():
-                await asyncio.wait({call.started}, timeout=seconds)
+            if not started.done():
+                await asyncio.wait({started}, timeout=seconds)
         finally:
-            if not call.started.done():
-                self._waiting.remove(call)
-        if call.started.done():
-            return call
-        whose, overran = "all", self._overran.total()
-        if self._has_its_share(account):
-            whose, overran = "the account's", self._overran[account]
-        text = f"{whose} threads are taken for {seconds:g} s, {overran} of them by handlers that did not return in time"
+            self._waiting.pop(started, None)
+        if started.done():
+            return started.result()
+        whose, overran = "all", list(self._overran.values())
+        if account in overran:
+            whose, overran = "the account's", [one for one in overran if one == account]
+        text = f"{whose} threads are taken for {seconds:g} s, {len(overran)} of them by handlers that did not return"
         if loop.time() - self._logged_at >= _LOG_SECONDS:
             self._logged_at = loop.time()
             log.error("no thread for a handler of account %s: %s", account, text)
@@ -285,47 +280,46 @@ class DaemonThreadPool:
 
     def overrun(self, call: ThreadCall) -> None:
         """A call is past its limit."""
-        if not call.is_overrunning:
-            call.is_overrunning = True
-            self._overran[call.account] += 1
-            self._admit()
+        self._overran[call] = self._running[call]
+        self._admit()
 
     def close(self) -> None:
         for _ in range(self._threads):
             self._calls.put(None)
 
-    def _has_its_share(self, account: str) -> bool:
-        return self._overran[account] > 0 and self._running[account] >= SHARE
-
     def _admit(self) -> None:
         """Start the calls that there is a place for, always one of the account that has the fewest."""
-        while self._running.total() - min(self._overran.total(), OVERRUNNING) < THREADS:
-            if not (may := [one for one in self._waiting if not self._has_its_share(one.account)]):
+        while self._waiting and len(self._running) - min(len(self._overran), OVERRUNNING) < THREADS:
+            running, overran = Counter(self._running.values()), set(self._overran.values())
+            of = {one: account for one, (account, _) in self._waiting.items()}
+            may = [one for one, account in of.items() if account not in overran or running[account] < SHARE]
+            if not may:
                 return
-            self._waiting.remove(call := min(may, key=lambda one: self._running[one.account]))
-            self._running[call.account] += 1
-            if self._running.total() > self._threads:
+            started, loop = min(may, key=lambda one: running[of[one]]), asyncio.get_running_loop()
+            account, run = self._waiting.pop(started)
+            self._running[call := loop.create_future()] = account
+            if len(self._running) > self._threads:
                 self._threads += 1
-                loop, name = asyncio.get_running_loop(), f"fotahook-handler-{self._threads}"
+                name = f"fotahook-handler-{self._threads}"
                 threading.Thread(target=self._work, args=(loop,), name=name, daemon=True).start()
-            call.started.set_result(None)
-            self._calls.put(call)
+            started.set_result(call)
+            self._calls.put((call, run))
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
-        while (call := self._calls.get()) is not None:
+        while (given := self._calls.get()) is not None:
+            call, run = given
             returned, error = None, None
             try:
-                returned = call.run()
+                returned = run()
             except BaseException as raised:
                 error = raised
             try:
                 loop.call_soon_threadsafe(self._finish, call, (returned, error))
             except RuntimeError:
-                log.warning("%r ended after the listener had stopped", call.run.args[0])
+                log.warning("%r ended after the listener had stopped", run.args[0])
 
     def _finish(self, call: ThreadCall, returned: Returned) -> None:
-        self._running -= Counter((call.account,))
-        if call.is_overrunning:
-            self._overran -= Counter((call.account,))
-        call.ended.set_result(returned)
+        del self._running[call]
+        self._overran.pop(call, None)
+        call.set_result(returned)
         self._admit()
