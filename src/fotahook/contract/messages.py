@@ -195,10 +195,7 @@ def parse_message(raw: bytes) -> CallbackMessage:
 
 
 def parse_with_content(raw: bytes) -> tuple[CallbackMessage, object]:
-    """The typed message, and the value in these bytes as JSON or, if only some readers take it, the bytes themselves.
-
-    UNSET where the value was not needed for the message: decoding a long one takes time.
-    """
+    """The typed message and the JSON value; the bytes for one that not every reader takes, UNSET if nothing needed it."""
     if (message := _decode_typed(raw)) is not None:
         return message, msgspec.UNSET
     content, is_strict = _parse(raw.removeprefix(codecs.BOM_UTF8))
@@ -240,7 +237,7 @@ def _parse(raw: bytes) -> tuple[object, bool]:
     """The JSON value, and whether it needed none of the exceptions that ``parse_json`` makes."""
     may_be_deep = raw.count(b"[") + raw.count(b"{") > DEPTH_LIMIT
     # While many lists are made, the garbage collector would look through all of them again and again.
-    if may_pause := may_be_deep and gc.isenabled():
+    if was_collecting := may_be_deep and gc.isenabled():
         gc.disable()
     try:
         content = _decode(raw)
@@ -249,7 +246,7 @@ def _parse(raw: bytes) -> tuple[object, bool]:
     except RecursionError as error:
         raise MessageInvalid(_TOO_DEEP) from error
     finally:
-        if may_pause:
+        if was_collecting:
             gc.enable()
     if not may_be_deep:
         return content
@@ -285,8 +282,7 @@ def parse_claims(raw: bytes) -> tuple[CallbackMessage, set[str]]:
 _TOO_DEEP: Final = f"the body is nested more than {DEPTH_LIMIT} levels deep"
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\1\1\xff\xff")
 _NO_STEPS: Final = bytes(set(range(256)).difference(b'[]{}"'))
-_HIGH: Final = rb"\\u[dD][89abAB][0-9a-fA-F]{2}"
-_LOW: Final = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _UNPAIRED: Final = re.compile(rb"%b(?!%b)|(?<!%b)%b" % (_HIGH, _LOW, _HIGH, _LOW))
 _LENIENT: Final = msgspec.json.Decoder(float_hook=float)
 
