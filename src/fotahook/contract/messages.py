@@ -195,7 +195,7 @@ def parse_message(raw: bytes) -> CallbackMessage:
 
 
 def parse_with_content(raw: bytes) -> tuple[CallbackMessage, object]:
-    """The typed message and the JSON value; the bytes for one that not every reader takes, UNSET if nothing needed it."""
+    """The typed message, and the JSON value: the bytes if not every reader takes it, UNSET if nothing needed it."""
     if (message := _decode_typed(raw)) is not None:
         return message, msgspec.UNSET
     content, is_strict = _parse(raw.removeprefix(codecs.BOM_UTF8))
