@@ -7,7 +7,6 @@ from typing import Final
 __all__ = ["FILES", "HEADERS"]
 
 FILES: Final = Path(__file__).parent / "files"
-"""The directory with ``index.html`` and the files that it loads."""
 
 HEADERS: Final[Mapping[str, str]] = {
     # Only files of this directory, and no form that leaves the page: credentials are sent to the API alone.
@@ -20,4 +19,3 @@ HEADERS: Final[Mapping[str, str]] = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
-"""The response headers for each of the files."""

@@ -39,10 +39,8 @@ class Target(NamedTuple):
 
 
 def target_of(url: str, allowed: Sequence[Network]) -> Target:
-    """Parse a URL; ValueError for one that cannot be used, BlockedAddress for a forbidden IP literal.
-
-    The request target is sent exactly as it stands in the URL: signed URLs break when one byte changes.
-    """
+    """Parse a URL; ValueError for one that cannot be used, BlockedAddress for a forbidden IP literal. The request
+    target is sent exactly as it stands in the URL: signed URLs break when one byte changes."""
     if (why := url_refusal(url, allow_http=True, allowed=EVERYWHERE)) is not None:
         raise ValueError(why)
     parts = urlsplit(url)

@@ -23,7 +23,6 @@ LEASE_MARGIN: Final = 5.0
 STUCK_SECONDS: Final = 20.0
 """Longer than a store may take to answer: a dispatcher that has not leased for so long is stuck."""
 LANES_LIMIT: Final = 8192
-"""Lanes served at once in all, slow ones included."""
 RECOVERED_LANES: Final = 500
 """Lanes of one origin that are woken at once when one of them recovers; the next ones follow after a moment."""
 RECOVERED_SECONDS: Final = 0.5
@@ -37,11 +36,9 @@ class Dispatcher(Runtime):
     _: KW_ONLY
     rules: Rules = field(default_factory=Rules)
     rules_of: Mapping[str, Rules] = field(default_factory=dict)
-    """The rules of consumers that differ from `rules`."""
     lanes: int = 512
     """Lanes that are served at once, besides slow ones; no more than find places in flight within two turns."""
     in_flight: int = 512
-    """Attempts that run at once, besides those of slow lanes."""
 
     def __post_init__(self) -> None:
         if self.timings.lease < self.timings.attempt + LEASE_MARGIN:

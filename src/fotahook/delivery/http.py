@@ -22,7 +22,6 @@ BODY_GRACE_SECONDS: Final = 1.0
 """How long the body of a 2xx is waited for: its head has already decided the outcome."""
 KNOWN_BYTES: Final = 1024
 KNOWN_RESPONSES: Final = 256
-"""Bounds of the responses that are known."""
 
 
 class ConnectionDropped(ExchangeFailed):
@@ -35,12 +34,10 @@ class Post(Attempt):
     connection: "Connection | None" = None
     connecting: asyncio.Task[None] | None = None
     stage = "connect"
-    """What is under way: ``dns``, ``connect``, ``response`` or ``body``."""
     sent = 0.0
     first_byte: float | None = None
     reused = False
     afresh = False
-    """Whether it is sent once more, on a connection of its own."""
     resent = False
 
     def __init__(self, client: "HttpClient", target: Target, head: bytes, body: bytes) -> None:
@@ -58,11 +55,8 @@ class Post(Attempt):
         return now
 
     def failed(self, error: Exception) -> None:
-        """No response came.
-
-        A kept connection may have been closed while the request was on its way, which says nothing about the receiver:
-        if it ends before the first byte, the request is sent once more, on a new connection.
-        """
+        """No response came. A kept connection may have been closed while the request was on its way, which says nothing
+        about the receiver: if it ends before the first byte, the request is sent once more, on a new connection."""
         if isinstance(error, ConnectionDropped) and self.reused:
             self.afresh, self.reused = True, False
             self._client.connect(self)
@@ -218,17 +212,14 @@ class HttpClient:
         self.by_age = DeadlineQueue[Connection](IDLE_SECONDS, self.close_idle)
         self.deadlines = DeadlineQueue[Post](timeout, Post.overdue)
         self._queue: list[Post] = []
-        """Those that are sent at the next turn of the event loop."""
 
     def close(self) -> None:
         while self.by_age:
             self.by_age.end_oldest()
 
     def post(self, target: Target, head: bytes, body: bytes) -> Post:
-        """Send one POST. `head` is the whole head.
-
-        Requests that start together are all made before the first is sent, which is faster than alternating.
-        """
+        """Send one POST. `head` is the whole head. Requests that start together are all made before the first is sent,
+        which is faster than alternating."""
         post = Post(self, target, head, body)
         self.deadlines.add(post)
         if not self._queue:

@@ -35,7 +35,6 @@ class LaneWorker:
         """`rules` are the service's; the account may have lower limits."""
         self.lease = lease
         self.retries = False
-        """Whether it left deliveries that are due again later."""
         self._runtime = runtime
         self._now = runtime.monotonic
         self._service_rules = rules
@@ -49,7 +48,6 @@ class LaneWorker:
         """What outcomes are judged by is the health before the lane began to wait: attempts that were under way then
         are part of the same failure, which counts once."""
         self._size: int
-        """The window, by the lane's health alone."""
         self._apply(lease)
         self._leased_until = leased_at + self._runtime.timings.lease
         self._refreshed_at = self._turn_started = self._settled_at = leased_at
@@ -58,7 +56,6 @@ class LaneWorker:
         self._attempts: dict[Attempt, tuple[Delivery, Place, Lease, float, float]] = {}
         """With what, and when by the wall clock and the monotonic one, each of them started."""
         self._place: Place | None = None
-        """One that it waited for, while the lease is read afresh."""
         self._settlements: list[Settlement] = []
         self._settling: asyncio.Task[None] | None = None
         self._fetching: asyncio.Task[None] | None = None
@@ -67,10 +64,8 @@ class LaneWorker:
         """Whether it waits for a place, looks soon what comes next, gives the lane back, and ends."""
         self._error: BaseException | None = None
         self._waits_until: float | None = None
-        """When the backoff ends, if the endpoint failed."""
         self._paused = False
         self._next_start = float("-inf")
-        """When the account's rate limit allows another attempt."""
 
     def begin(self, handed: HandOver | None = None) -> asyncio.Future[None]:
         """Send what is due until the lane has nothing more, must wait, or its turn is over: a future of that end."""

@@ -59,10 +59,8 @@ _MESSAGE_CODES: Final = frozenset({"handler_error", "handler_timeout", "internal
 
 
 class Outcome(Record, frozen=True, kw_only=True):
-    """The outcome of one attempt. `code` is ``delivered`` or an error code; phases are in milliseconds.
-
-    `resent`: a reused connection closed without a response, so the request was sent again at once on a new one.
-    """
+    """The outcome of one attempt. `code` is ``delivered`` or an error code; phases are in milliseconds. `resent`: a
+    reused connection closed without a response, so the request was sent again at once on a new one."""
 
     code: str
     status: int | None = None
@@ -100,7 +98,6 @@ class Attempt:
     """An attempt under way. Like a future of its outcome, but it calls back at once, not at the loop's next turn."""
 
     outcome: Outcome | None = None
-    """None until it ends, and if it was cancelled."""
     ended = False
 
     def __init__(self) -> None:

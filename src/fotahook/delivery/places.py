@@ -55,13 +55,11 @@ class Stock:
         self.fetch_seconds = FETCH_SECONDS
         self.may_have_more = True
         self._sizes: dict[int, int] = {}
-        """Bytes of those that are not settled, by number."""
         self._bytes = 0
         self._find_budget = budget
         self._budget = budget()
         self._limit = TURN_DELIVERIES
         self._handed: set[int] | None = None
-        """Those that were handed over during a fetch, whose answer may have them too."""
 
     def __len__(self) -> int:
         return len(self._sizes)
@@ -148,7 +146,6 @@ class Place:
 
 
 Grant = Callable[[Place], None]
-"""Gets the place that a lane waited for, and uses it or gives it back."""
 
 
 class Places:
@@ -158,20 +155,16 @@ class Places:
         self.slow_lanes = 0
         """How many of the lanes that are served are slow, or have an attempt in flight that takes long."""
         self.quick_budget, self.other_budget = FetchBudget(), FetchBudget()
-        """Memory for the bodies of quick lanes, and of all others."""
         self._total = total
         self._on_slow = on_slow
         self._new_limit = self._slow_limit = max(1, total // 2)
         self._taken: dict[Pace, int] = {"quick": 0, "new": 0, "slow": 0}
         self._waiting: dict[Pace, dict[Seat, Grant]] = {"quick": {}, "new": {}, "slow": {}}
-        """In the order of their turns: each lane gets one place a turn."""
         self._slow_until: OrderedDict[int, float] = OrderedDict()
-        """By lane: until when it is slow, or 0 for a quick one."""
         self._serving = False
         self._long_lanes = 0
         self._young = DeadlineQueue[Place](SLOW_SECONDS, self._on_long)
         self._of_new = DeadlineQueue[Place](NEW_SECONDS, self._count_as_slow)
-        """Those of them that count with new lanes."""
 
     def budget(self, seat: Seat) -> FetchBudget:
         return self.quick_budget if seat.pace == "quick" else self.other_budget

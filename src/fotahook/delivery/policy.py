@@ -100,9 +100,7 @@ def settlement_of(delivery: Delivery, decision: Decision, outcome: Outcome, star
 
 def window(health: Health, rules: Rules) -> int:
     """How many deliveries of a lane may be in flight: of its window, the share of its recent attempts that succeeded.
-
-    So an endpoint that just went down is not sent a second round.
-    """
+    So an endpoint that just went down is not sent a second round."""
     size = min(health.window, rules.in_flight) if rules.slow_start or health.failures else rules.in_flight
     recent = health.succeeded + health.failed
     return max(1, int(size * health.succeeded / recent)) if health.failed > 0 and recent > 0 else size

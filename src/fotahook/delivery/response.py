@@ -6,10 +6,8 @@ from typing import Final, NamedTuple
 import httptools
 
 HEAD_LIMIT: Final = 64 * 1024
-"""Bytes of a response's head, interim responses included."""
 FIELD_LIMIT: Final = 256
 INTERIM_LIMIT: Final = 10
-"""1xx responses before the final one."""
 RESPONSE_LIMIT: Final = 16 * 1024
 """Bytes of a response's body that are read; the connection of a longer one is closed."""
 RECEIVED_LIMIT: Final = 512 * 1024

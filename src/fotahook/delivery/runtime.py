@@ -112,7 +112,6 @@ class Runtime(ABC):
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = random.random
-    """Returns random numbers in 0..1."""
     places: Places = field(init=False)
     watch: ClockWatch = field(init=False)
     stopping = False

@@ -72,7 +72,6 @@ class SenderSettings(Masked, frozen=True, kw_only=True):
     """Whether plain http:// URLs are used: not those that a service registered while it ran with ``--dev``."""
     ca_file: Path | None = None
     client_cert: Path | None = None
-    """Certificate and key (PEM, one file) shown to receivers that ask for one."""
     egress_proxy: str | None = None
     """HTTP proxy (``http://[user:password@]host:port``) for all deliveries. It resolves the names, unvetted."""
     lookup: Lookup | None = None
@@ -183,10 +182,8 @@ class Sender:
 async def challenge_receiver(
     url: str, account: str, key_ids: Sequence[str] = (), *, sender: SenderSettings
 ) -> str | None:
-    """Why a receiver did not show that it wants the account's messages; None if it did.
-
-    `key_ids`: the account's signing keys, which sign the challenge besides the account's ed25519 key.
-    """
+    """Why a receiver did not show that it wants the account's messages; None if it did. `key_ids`: the account's
+    signing keys, which sign the challenge besides the account's ed25519 key."""
     value, message_id = secrets.token_urlsafe(24), f"challenge-{secrets.token_hex(8)}"
     body = msgspec.json.encode({"type": CHALLENGE, "accountName": account, "challenge": value})
     async with Sender(sender, clock=time.time, monotonic=time.monotonic) as challenger:

@@ -51,7 +51,6 @@ class Phase(Enum):
     BODY = auto()
     RESPONSE = auto()
     READER = auto()
-    """For the client to read what was written."""
     IDLE = auto()
     CLOSING = auto()
     """For the client to hang up: closed at once, what it still sends would make its system discard our last bytes."""
@@ -74,7 +73,6 @@ class ConnectionLimiter:
         self.monotonic = monotonic
         self.count = 0
         self.refused: Counter[str] = Counter()
-        """Refused requests and closed connections since the last summary."""
         head, body = limits.header_seconds, limits.body_seconds
         seconds = (limits.handshake_seconds, head, body, math.inf, body, limits.idle_seconds, head)
         self.timeouts = dict(zip(Phase, seconds, strict=True))
@@ -170,7 +168,6 @@ class LimitedProtocol(HttpToolsProtocol):
         self._accepted, self._limiter, self._header_bytes = accepted, limiter, limiter.limits.header_bytes
         self.address = ""
         self.refusal: gate.ErrorResponse | None = None
-        """What its requests are answered, except those for open paths."""
         self._enter(Phase.HANDSHAKE)
         self._incomplete_bytes = 0
         """Received since the last complete piece of a request: part of a head, or of what follows a body."""

@@ -65,7 +65,6 @@ class Gate:
     hosts: frozenset[str] = frozenset()
     any_host: bool = False
     proxies: tuple[Network, ...] = ()
-    """Networks whose X-Forwarded-For is trusted."""
     _logged: set[str] = field(default_factory=set, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -29,7 +29,6 @@ from .flags import server_tls_context
 
 INTERRUPTED: Final = 130
 GRACE_SECONDS: Final = 20
-"""For requests under way when the server stops."""
 OPEN_FILES: Final = 65_536
 _OWN_FILES: Final = 2048
 """For the store, deliveries and the log; at most half of all."""

@@ -55,7 +55,6 @@ class Forwards:
         self.settings = settings
         self._forwards: list[Forward] = []
         self.fake_deliver: Deliver | None = None
-        """For tests: gets what would be sent."""
 
     def __len__(self) -> int:
         return len(self._forwards)

@@ -36,7 +36,6 @@ IN_FLIGHT: Final = 8
 _RETRY_SECONDS: Final = 0.1
 
 Arrived: TypeAlias = tuple[NewMessage, float]
-"""A message and when it arrived."""
 
 
 class NotHandling(StoreError):
@@ -68,7 +67,6 @@ class Inbox:
     _closing: bool = field(default=False, init=False)
     _arrived: tuple[asyncio.AbstractEventLoop, Batcher[Arrived, Accepted]] | None = field(default=None, init=False)
     _failure: StoreUnavailable | None = field(default=None, init=False)
-    """Why the inbox is away, if the last try says so."""
 
     async def accept(self, message: NewMessage) -> Accepted:
         """Store a message; on return it is on disk. StoreError, within the time limit, if it is not."""

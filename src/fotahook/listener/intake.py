@@ -57,11 +57,8 @@ class Verification(Masked, frozen=True, kw_only=True):
     account_keys: Mapping[str, tuple[tuple[bytes, ...], tuple[bytes, ...]]] = {}
     """Secrets and public keys of single accounts, whose messages must be signed with one of these, and no other key."""
     sources: tuple[Network, ...] = ()
-    """The sender's address must be in one of these networks."""
     trusted_proxies: tuple[Network, ...] = ()
-    """Networks of proxies whose X-Forwarded-For is trusted."""
     basic: tuple[tuple[str, str], ...] = ()
-    """Pairs of user name and password, of which a V1 message must contain one."""
 
     @classmethod
     def parse(
@@ -192,7 +189,6 @@ def _digest(text: str | None) -> bytes:
 
 
 HANDLERS: Final = "handlers"
-"""The consumer whose lanes hold the messages for handlers."""
 BODY_LIMIT: Final = 1024 * 1024
 """Bytes of a body that are accepted. The limit is ours; ThingSpace publishes none."""
 SMALL_BODY: Final = 64 * 1024

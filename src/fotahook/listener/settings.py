@@ -42,7 +42,6 @@ class ForwardSettings(Masked, frozen=True, kw_only=True):
     ca_file: Path | None = None
     """Certificate authorities (PEM) that are trusted besides the system's."""
     timeout: float = 15.0
-    """Seconds for one whole attempt."""
 
     def __post_init__(self) -> None:
         networks = validation.texts("allow_networks", self.allow_networks)

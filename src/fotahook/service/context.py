@@ -25,7 +25,6 @@ LOGINS_PER_MINUTE: Final = 300
 LOGIN_PLACES: Final = 64
 """Logins that wait for their turn; one client gets half of them at most."""
 FAILURES_PER_MINUTE: Final = 6_000
-"""Failed authentications from one address."""
 _CACHE_SECONDS: Final = 1.0
 
 Check = Callable[[], bool]
@@ -38,7 +37,6 @@ class Settings:
     secret_key: bytes = field(repr=False)
     """Derives every token and signing key; see contract.keys."""
     allow_http: bool = False
-    """Whether a callback may have a plain http:// URL."""
     allowed_networks: tuple[Network, ...] = ()
     """Networks in which a callback's address may lie although they are not globally reachable."""
     message_limit: int = MESSAGE_LIMIT
@@ -51,14 +49,12 @@ class Settings:
     streams: int = 256
     """Event streams that one client may have open at once."""
     requests_per_minute: int = REQUESTS_PER_MINUTE
-    """Rate limit of one client; 0 for no limit."""
     time_to_live: float = 7 * 24 * 3600.0
     """How long delivery is tried before a message expires; here it only shows when that is."""
     quotas: AccountQuotas = field(default_factory=AccountQuotas)
     in_flight: int | None = None
     """Deliveries to one account that the dispatcher has under way at once; here it is only shown."""
     password_cost: PasswordCost = COST
-    """Of passwords that are hashed from now on."""
     challenge_receiver: Callable[[str, str, Sequence[str]], Awaitable[str | None]] | None = None
     """Says why a URL did not answer the challenge for an account, whose signing keys it gets; None asks no URL."""
     check_receiver: Callable[[str, str], Awaitable[Checks]] | None = None
@@ -70,7 +66,6 @@ class Settings:
     console: Literal["service", "listener"] = "service"
     """What the console shows: a service, or a listener's inbox."""
     clock: Clock = time.time
-    """Unix time, by which tokens and sessions expire."""
 
 
 class TokenCache:
@@ -121,7 +116,6 @@ class Service:
         self.cursors = Cursors(settings.secret_key)
         self.event_feed = Feed(store, self.cursors)
         self.streams = Counter[str]()
-        """The number of open event streams of each client."""
         self.quotas = Quotas(settings.quotas, store, settings.clock)
         self.refused_logins = RefusedLogins(store, settings.clock)
         self.overviews = Overviews(store, settings.clock, settings.consumer)

@@ -101,10 +101,8 @@ async def create_credential(
     by: By = LIBRARY,
     **grants: Unpack[Grants],
 ) -> str:
-    """Create a client or user and return its secret or password, of which only a hash is stored.
-
-    It may do nothing that is not given. Raises ValueError if the name is taken, or if a value is invalid.
-    """
+    """Create a client or user and return its secret or password, of which only a hash is stored. It may do nothing that
+    is not given. Raises ValueError if the name is taken, or if a value is invalid."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"a {kind}'s name has 1 to 64 visible ASCII characters and no colon: {name!r}")
     checked = _checked(grants)
@@ -120,10 +118,8 @@ async def create_credential(
 async def grant(
     store: Store, kind: Kind, name: str, *, by: By = LIBRARY, **grants: Unpack[Grants]
 ) -> Credential | None:
-    """Replace what a client or user may do, live tokens and sessions included; what is not given stays.
-
-    Returns the changed credential; None if there is none of this name. Raises ValueError as `create_credential` does.
-    """
+    """Replace what a client or user may do, live tokens and sessions included; what is not given stays. Returns the
+    changed credential; None if there is none of this name. Raises ValueError as `create_credential` does."""
     checked = _checked(grants)
     while (found := await store.credential(kind, name)) is not None:
         changed = msgspec.structs.replace(found, **checked)

@@ -18,7 +18,6 @@ _FAULTS: Final = {
     "MISSING_CREDENTIALS": ("900902", "Missing Credentials"),
     "NOT_FOUND": ("900906", "No matching resource found"),
 }
-"""The gateway's code and message for each of our codes that it has."""
 
 
 @dataclass(frozen=True)

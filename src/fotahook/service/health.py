@@ -101,9 +101,7 @@ class ConsoleLogin(msgspec.Struct, frozen=True, rename="camel"):
 
 class ConsoleSession(msgspec.Struct, frozen=True, rename="camel"):
     """Who is signed in, and with which scopes; `kind` is what the page shows, `dev` whether anybody may sign in.
-
-    `limits`: those of an account that has none of its own; 0 for none.
-    """
+    `limits`: those of an account that has none of its own; 0 for none."""
 
     signed_in: bool
     client: str = ""

@@ -100,7 +100,6 @@ class RateLimiter:
     def __init__(self, limit: int, *, span: float = 60.0) -> None:
         self._span, self._limit = span, limit
         self._used_until: dict[str, float] = {}
-        """By client: the time until which its requests would last if they came evenly."""
 
     def wait(self, client: str, now: float, limit: int | None = None) -> float:
         """Seconds until the client may make another request; `limit` is its own, if it has one."""

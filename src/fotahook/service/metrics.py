@@ -1,6 +1,7 @@
 """Metrics of one process, for Prometheus, counted by a wrapper around the store. No label names an account."""
 
 import asyncio
+import collections
 import contextlib
 import math
 import time
@@ -24,7 +25,6 @@ CACHE_SECONDS: Final = 5.0
 """Anybody may ask for the backlog: it is cached for so long, or for twenty times as long as reading it took."""
 OVERVIEW_SECONDS: Final = 2.0
 DELIVERIES: Final = 1000
-"""The last attempts whose latencies an overview looks at."""
 LATENCIES: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600)
 COMMITS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -121,8 +121,10 @@ class _CountedStore:
         if kept is None:
             self._metrics.leased_lanes.discard(lease.lane)
         now = self._metrics.clock()
+        codes = collections.Counter(one.attempt.error_code or one.attempt.outcome for one in settlements)
+        for code, number in codes.items():
+            self._metrics.attempts.labels(code).inc(number)
         for settlement in settlements:
-            self._metrics.attempts.labels(settlement.attempt.error_code or settlement.attempt.outcome).inc()
             if settlement.state == "delivered":
                 self._metrics.latency.observe(max(0.0, now - settlement.delivery.accepted_at))
             elif settlement.state == "dead":

@@ -35,7 +35,6 @@ class Store(MessageVerbs, EventVerbs, LedgerVerbs):
     Every verb may raise StoreUnavailable; a verb that adds rows may raise StoreFull."""
 
     has_many_dispatchers: ClassVar = False
-    """Whether several processes may lease lanes."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
@@ -43,24 +42,20 @@ class Store(MessageVerbs, EventVerbs, LedgerVerbs):
         self._writes: Batcher[Request, Any] = Batcher(self._commit)
         self._fetches: Batcher[FetchRequest, list[records.Delivery]] = Batcher(self._fetch, limit=FETCH_LIMIT)
         self._work = asyncio.Event()
-        """Set when a lane may have become due."""
         self._request: AskForLeases = lambda: None
         self._receive: Receive = lambda handed: None
         self._may_lease = True
         self._due_since: Callable[[], float] = lambda: -math.inf
-        """A time before which no lane is due."""
 
     def transaction(self, delivery: records.Delivery) -> Transaction | None:
         """A transaction for the writes of a delivery's handlers, with which it counts as handled; None on SQLite."""
         return None
 
     def hand_over(self, request: AskForLeases, receive: Receive) -> None:
-        """Hand new deliveries to a dispatcher of this process, without a lease and a fetch of their own.
-
-        Each ``accept`` calls `request`. Unless it returns None, the same transaction leases lanes that were idle: open,
+        """Hand new deliveries to a dispatcher of this process, without a lease and a fetch of their own. Each
+        ``accept`` calls `request`. Unless it returns None, the same transaction leases lanes that were idle: open,
         neither leased nor waiting, with nothing pending. After the commit, and before ``accept`` returns, `receive`
-        gets what is new in these lanes and in leased ones. What it does not take is fetched, once the lease has ended.
-        """
+        gets what is new in these lanes and in leased ones. What it does not take is fetched once the lease is over."""
         self._request, self._receive = request, receive
 
     async def _commit(self, requests: Sequence[Request]) -> Sequence[Any]:

@@ -77,7 +77,6 @@ class EventPage(Record, frozen=True, kw_only=True):
     removed: EventCursor = EventCursor()
     """What retention removed; told to those who have no cursor."""
     more: bool = False
-    """Whether there is more to read now."""
     lost: bool = False
     """Whether the store was restored from a backup, or retention removed the events after the cursor."""
 
@@ -96,7 +95,6 @@ _SOURCES: Final[Mapping[Source, tuple[str, type[EventData]]]] = {
     "callbacks": ("callbacks_changed", events.CallbackChanged),
     "lanes": ("lanes_changed", events.LaneChanged),
 }
-"""The statement that reads each source, and what its rows become."""
 
 
 class EventVerbs(Engine):

@@ -21,7 +21,6 @@ _TOLD: Final = [
     for field in fields(CampaignSoftware)
     if field.type == str | None and field.name not in ("id", "account_name", "status")
 ]
-"""What is kept of what a message says of its campaign."""
 
 
 def reports_of(message: CallbackMessage, *, detailed: bool) -> tuple[Report, ...]:

@@ -8,7 +8,6 @@ import msgspec
 from fotahook.contract.operator import Limits as Limits
 
 FETCH_BYTES: Final = 1024 * 1024
-"""Bytes of bodies that a lane fetches at once."""
 CALLBACK_CONSUMER: Final = ""
 """The consumer of the lane to an account's registered callback; the lane is held while none is registered."""
 SCAN_LIMIT: Final = 1000
@@ -65,9 +64,7 @@ class NewMessage(Record, frozen=True, kw_only=True):
     """Seconds after the first message of that key in which duplicates are dropped, the same for all; None: forever."""
     consumers: tuple[str, ...] = (CALLBACK_CONSUMER,)
     reports: tuple[Report, ...] = ()
-    """What it reports, for the ledger: each device once."""
     by_report: bool = False
-    """Whether it never came, and was made from ThingSpace's report."""
 
 
 class Accepted(Record, frozen=True, kw_only=True):
@@ -94,7 +91,6 @@ class Health(Record, frozen=True, kw_only=True):
     """Times in a row that endpoint failures made the lane wait."""
     window: int = 4
     refused: int = 0
-    """Different messages refused in a row, with none accepted."""
     reason: str | None = None
     succeeded: float = 0.0
     failed: float = 0.0

@@ -112,7 +112,6 @@ class Engine(ABC):
     """What the verbs that are alike on every engine use of it."""
 
     _audit: AuditEntry | None = None
-    """What the next ``_change`` records."""
 
     @abstractmethod
     async def now(self) -> float:

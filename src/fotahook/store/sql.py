@@ -18,7 +18,6 @@ _ROOT = files(__package__ or "")
 class Migration(NamedTuple):
     number: int
     name: str
-    """Such as ``0001_initial``."""
     sql: str
 
 

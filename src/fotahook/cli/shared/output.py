@@ -22,7 +22,6 @@ Advance: TypeAlias = Callable[[int], None]
 Json: TypeAlias = Annotated[bool, Parameter(name="--json", help="Print JSON.")]
 
 PAGE: Final = 200
-"""Largest page that the service returns."""
 WIDEST: Final = 4096
 """Columns: the terminal wraps long lines, so that an id can be copied whole."""
 _STYLES: Final = {

@@ -63,7 +63,6 @@ class Target(Masked, frozen=True, kw_only=True):
     run_id: str
     account: str
     secret: bytes | None = None
-    """Signs test messages in addition to the sender's key."""
     allow_http: bool = False
     sender: SenderSettings
 

@@ -30,10 +30,8 @@ KEEP_ALIVE_SECONDS: Final = 15.0
 STALL_SECONDS: Final = 60.0
 """A client that reads nothing for so long is disconnected."""
 END_SECONDS: Final = 1.0
-"""How long the end of a stream may take to send."""
 RECENT_LIMIT: Final = 1000
 RETRY: Final = b"retry: 1000\n"
-"""How long browsers wait before they reconnect, in milliseconds."""
 
 
 class EventsQuery(Params, frozen=True):

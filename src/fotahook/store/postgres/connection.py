@@ -31,7 +31,6 @@ MIGRATION_SECONDS: Final = 600.0
 LONGEST_SECONDS: Final = 86400.0
 """How long a statement of a migration may take: some write all rows of a table anew."""
 INTERVAL_SECONDS: Final = 0.01
-"""Minimum time between two notifications; those sent meanwhile become one."""
 RECONNECT_SECONDS: Final = 1.0
 SILENCE_SECONDS: Final = 1.0
 """After so long without a notification the server is asked for a sign of life, and it has as long to give one."""

@@ -16,10 +16,8 @@ Db: TypeAlias = "Connection | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 CONNECT_SECONDS: Final = 5.0
 STAGGER_SECONDS: Final = 0.25
-"""Head start of each server over the next one."""
 LOOK_SECONDS: Final = 1.0
 PROMOTION_SECONDS: Final = 0.5
-"""How soon a standby is asked again whether it was promoted."""
 
 _DEFAULT_PORT: Final = 5432
 _ADDRESS: Final = re.compile(r"^(\[[^\]]*\]|[^:@]*)(?::(\d+))?$")

@@ -31,7 +31,6 @@ BUSY_SECONDS: Final = 10.0
 """Pause after a lock was not to be had: while it is waited for, accepting and settling wait behind it."""
 TRANSACTION_TRIES: Final = 4
 MARGIN_SECONDS: Final = 2.0
-"""Longer than transactions usually take."""
 SWEEP_SECONDS: Final = 10.0
 SWEEP_LANES: Final = 10_000
 """So often, so many lanes are looked through for one that is due before the search for due lanes begins."""
@@ -114,7 +113,6 @@ class PostgresStore(Store):
         self._sweep_at = time.monotonic() + SWEEP_SECONDS
         self._swept: Row = {"account": "", "consumer": ""}
         self._made = -1.0
-        """The day in which the partitions of the next ones were made."""
         self._kept_from = {"bodies": -math.inf, "attempts": -math.inf}
         self._left: set[tuple[str, int]] = set()
         """Days that hold too much that is needed, or fail to be dropped: their rows are removed one by one."""

@@ -31,7 +31,6 @@ _OWN_PATHS: Final = "/sandbox/"
 LEASE_SECONDS: Final = 100 * 365 * DAY
 """No advance of the clock ends a lease: no other dispatcher could take it over."""
 _PASSWORD_COST: Final = PasswordCost(memory_kib=8, passes=1)
-"""The password is public, and tests should not wait for its hash."""
 _THINGSPACE_RULES: Final = Rules(schedule=(0.0,), slow_start=False, refusals=1_000_000_000)
 """The sender of the profile makes both attempts itself."""
 
@@ -219,7 +218,6 @@ class SandboxService:
 
 
 _LOST: Final = Outcome(code="http_lost", excerpt="lost, as ThingSpace loses it")
-"""Settles a message for good: the code is none of an endpoint."""
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -29,7 +29,6 @@ POLL_SECONDS: Final = 0.1
 _STALLED_SECONDS: Final = 60.0
 
 Advance: TypeAlias = Callable[[int], None]
-"""Shows how many messages were sent."""
 
 
 class NotSent(Exception):

@@ -77,7 +77,6 @@ _SERIALS: Final = 1_000_000
 _FIRST_IMEI: Final = 1234567_000000
 """01234567 is no type that was ever allocated to a maker."""
 _DOUBLED: Final = str.maketrans("0123456789", "0246813579")
-"""The digit sums of twice a digit."""
 
 
 class Simulation:

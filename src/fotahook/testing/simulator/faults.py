@@ -69,7 +69,6 @@ class Pause(Step, frozen=True, kw_only=True, tag="pause"):
 
 
 Fault = ErrorResponse | Drop | Delay | Duplicate | UntrustedCertificate
-"""What goes wrong at the receiver of a request, for the next `times` of them."""
 AnyStep = Fault | Reorder | Pause
 
 
@@ -248,7 +247,6 @@ def run_script(
 
 
 ACTIONS: Final = tuple(str(step.__struct_config__.tag) for step in get_args(AnyStep))
-"""The values of ``do``."""
 
 _FIELD: Final = re.compile(r" - at `\$\.?([^`]*)`$")
 _MISSING_OR_UNKNOWN: Final = re.compile(r"Object (missing required|contains unknown) field `([^`]*)`")
