@@ -346,6 +346,7 @@ def test_a_password_in_a_url_is_masked(url: str, shown: str) -> None:
         "sqlite:///fotahook.db",
         "sqlite:///C:/a@b.db",
         "postgresql://h1:5432,[::1]:5433/db?target_session_attrs=any",
+        "postgresql://postgres@127.0.0.1:5432/db",
         "https://h/me@example.com?to=you@example.com&at=12:30",
     ],
 )

@@ -121,12 +121,12 @@ def serve(*, options: ServeOptions = ServeOptions()) -> int:
     SIGTERM finishes what is under way and exits with 0.
     """
     options.check()
-    check_keys()
     file = store_file("--store", options.store)
     if options.explain:
         source = VARIABLE if file is None or VARIABLE in os.environ else str(key_file(file))
         options.print_explanation(("secret key", "(hidden)", source))
         return 0
+    check_keys()
     configure_logging(options.log_format)
     return run(_serve(options, file))
 

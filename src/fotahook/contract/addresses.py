@@ -47,8 +47,8 @@ THINGSPACE_PORTS: Final = frozenset({80, 443, *range(9001, 9007), *range(50551, 
 _FORBIDDEN_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff\\<>\"`{}|^]|%(?![0-9A-Fa-f]{2})")
 # Stricter than urllib.parse, which finds a host in "x[::1]y" too: a client must connect to what was checked.
 _AUTHORITY = re.compile(r"(\[(?P<v6>[^\[\]]*)\]|(?P<host>[^\[\]:]*))(:(?P<port>[0-9]{1,5}))?")
-# All before the last @: a password that is not percent-encoded may have any character, an @ or a slash too.
-_CREDENTIALS = re.compile(r"(?is)\A(\s*+(?:[a-z][a-z0-9+.-]*+://)?+)(?=[^/?#]*(?:[:@]|%3a)).*@")
+# All before the last @, but PostgreSQL's user alone: a password that is not percent-encoded may have any character.
+_USERINFO = re.compile(r"(?is)\A(\s*+(?:[a-z][\w+.-]*+://)?+)(?!(?<=sql://)[\w.-]*+@[^@]*+\Z)(?=[^/?#]*([:@]|%3a)).*@")
 _SECRET_NAME = "passw|pwd|secret|token|key|%"  # A letter may be percent-encoded.
 # In a query, to the next &; in libpq's form "host=… password='…'", to the quote or a space that no backslash precedes.
 _SECRET = re.compile(
@@ -222,7 +222,7 @@ def without_password(url: str) -> str:
     """A URL that a user gave, or what was meant as one, to be shown: rather too much is masked than too little."""
     # In libpq's form, an @ is part of a value.
     masked = _SECRET.sub(r"\1\2***", url) if re.match(r"[\w\s.]+=", url) else url
-    return _SECRET.sub(r"\1\2***", _CREDENTIALS.sub(r"\1***@", masked))
+    return _SECRET.sub(r"\1\2***", _USERINFO.sub(r"\1***@", masked))
 
 
 def origin(url: str) -> str:

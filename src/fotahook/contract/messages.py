@@ -282,8 +282,9 @@ def parse_claims(raw: bytes) -> tuple[CallbackMessage, set[str]]:
 _TOO_DEEP: Final = f"the body is nested more than {DEPTH_LIMIT} levels deep"
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\1\1\xff\xff")
 _NO_STEPS: Final = bytes(set(range(256)).difference(b'[]{}"'))
-_HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-_UNPAIRED: Final = re.compile(rb"%b(?!%b)|(?<!%b)%b" % (_HIGH, _LOW, _HIGH, _LOW))
+_UNPAIRED: Final = re.compile(
+    rb"\\u(?i:d[89ab][0-9a-f]{2})(?!\\u(?i:d[c-f]))|(?<!\\u(?i:d[89ab][0-9a-f]{2}))\\u(?i:d[c-f][0-9a-f]{2})"
+)
 _LENIENT: Final = msgspec.json.Decoder(float_hook=float)
 
 

@@ -17,7 +17,6 @@ from fotahook.store.records import FETCH_BYTES, Delivery, Health, Lease, Settlem
 from .deadline import DeadlineQueue
 
 SLOW_SECONDS: Final = 1.0
-"""An attempt that takes longer makes its lane slow."""
 NEW_SECONDS: Final = 0.1
 """An attempt of a new lane that takes longer counts with those of slow lanes: other new lanes have their turn."""
 SLOW_MEMORY_SECONDS: Final = 60.0
