@@ -53,8 +53,7 @@ def main(report: Report) -> None:
 
 def starts(folder: Path) -> list[rig.Found]:
     """Milliseconds from start to end, in rounds in which all take turns, with compiled bytecode."""
-    variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    variables["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
+    variables = os.environ | {"PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
     commands = {"bare": BARE, **{name: (*FOTAHOOK, *arguments) for name, arguments in STARTS.items()}}
     for command in commands.values():
         _took(command, variables)
