@@ -1,7 +1,8 @@
 """Redelivery and retention go on beside delivering, in small steps."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -18,6 +19,17 @@ from .conftest import DELIVERED, Accept, Flaky, Receiver, Serve, failed
 MONTH = 31 * 86400.0
 
 
+@contextlib.asynccontextmanager
+async def maintained(store: Any, retention: Retention, **options: Any) -> AsyncIterator[None]:
+    """Run maintenance beside a test."""
+    keeping = asyncio.create_task(run_maintenance(store, retention, **options))
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+
+
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(DEADLINE):
         while not await condition():  # noqa: ASYNC110  # a store tells nobody that it was tidied
@@ -31,15 +43,13 @@ async def test_dead_messages_are_redelivered_in_the_background(
     await accept(b"1")
     clock.advance(7 * 86400)
     await serve()
-    keeping = asyncio.create_task(run_maintenance(store, Retention(), longest_wait=MONTH))
-    assert await store.redeliver_all(ACCOUNT, "dead", since=0, until=clock()) == 1
+    async with maintained(store, Retention(), longest_wait=MONTH):
+        assert await store.redeliver_all(ACCOUNT, "dead", since=0, until=clock()) == 1
 
-    async def pending() -> bool:
-        return (await store.lanes(ACCOUNT))[0].pending == 1
+        async def pending() -> bool:
+            return (await store.lanes(ACCOUNT))[0].pending == 1
 
-    await until(pending)
-    keeping.cancel()
-    await asyncio.gather(keeping, return_exceptions=True)
+        await until(pending)
 
 
 async def test_maintenance_continues_after_the_store_was_unavailable(
@@ -54,18 +64,14 @@ async def test_maintenance_continues_after_the_store_was_unavailable(
     (message_id,) = await accept(b"1")
     await serve()
     flaky = Flaky(store, "tidy", 2)
-    keeping = asyncio.create_task(
-        run_maintenance(flaky, Retention(seconds=1), longest_wait=MONTH, monotonic=clock)  # type: ignore[arg-type]
-    )
+    async with maintained(flaky, Retention(seconds=1), longest_wait=MONTH, monotonic=clock):
 
-    async def pruned() -> bool:
-        clock.advance(10)
-        message = await store.message(message_id)
-        return message is not None and message.body is None
+        async def pruned() -> bool:
+            clock.advance(10)
+            message = await store.message(message_id)
+            return message is not None and message.body is None
 
-    await until(pruned)
-    keeping.cancel()
-    await asyncio.gather(keeping, return_exceptions=True)
+        await until(pruned)
     assert "away on purpose" in caplog.text
 
 
@@ -82,32 +88,28 @@ async def test_nothing_is_removed_while_the_clock_jumps(
     await serve()
     seconds = [0.0]
     watched = Watched(store)
-    keeping = asyncio.create_task(
-        run_maintenance(watched, Retention(seconds=86400), longest_wait=MONTH, monotonic=lambda: seconds[0])  # type: ignore[arg-type]
-    )
-    for _ in range(70):
-        seconds[0] += 10
-        clock.advance(10)
-        await watched.steps(1)
-    clock.advance(40 * 86400)
-    await watched.steps(5)
-    assert await has_body(store, message_id)
-    clock.advance(-40 * 86400)
-    await watched.steps(5)
-    # It ran steadily for ten minutes: a day is a day again.
-    for _ in range(200):
-        seconds[0] += 10
-        clock.advance(10)
-        await watched.steps(1)
-    assert await has_body(store, message_id)
-    for _ in range(9000):
-        seconds[0] += 10
-        clock.advance(10)
-    await watched.steps(3)
-    assert not await has_body(store, message_id)
-    assert caplog.text.count("the store's clock jumped") == 1
-    keeping.cancel()
-    await asyncio.gather(keeping, return_exceptions=True)
+    async with maintained(watched, Retention(seconds=86400), longest_wait=MONTH, monotonic=lambda: seconds[0]):
+        for _ in range(70):
+            seconds[0] += 10
+            clock.advance(10)
+            await watched.steps(1)
+        clock.advance(40 * 86400)
+        await watched.steps(5)
+        assert await has_body(store, message_id)
+        clock.advance(-40 * 86400)
+        await watched.steps(5)
+        # It ran steadily for ten minutes: a day is a day again.
+        for _ in range(200):
+            seconds[0] += 10
+            clock.advance(10)
+            await watched.steps(1)
+        assert await has_body(store, message_id)
+        for _ in range(9000):
+            seconds[0] += 10
+            clock.advance(10)
+        await watched.steps(3)
+        assert not await has_body(store, message_id)
+        assert caplog.text.count("the store's clock jumped") == 1
 
 
 @pytest.mark.parametrize(("ahead", "noticed"), [(3600, True), (40 * 86400, False)])
@@ -122,19 +124,17 @@ async def test_what_was_accepted_while_the_clock_was_ahead_is_due_when_it_is_rig
 ) -> None:
     monkeypatch.setattr("fotahook.delivery.runtime.PAUSE_SECONDS", 0)
     watched = Watched(store)
-    keeping = asyncio.create_task(run_maintenance(watched, Retention(), longest_wait=MONTH))  # type: ignore[arg-type]
-    clock.advance(ahead)
-    if noticed:
+    async with maintained(watched, Retention(), longest_wait=MONTH):
+        clock.advance(ahead)
+        if noticed:
+            await watched.steps(2)
+        await accept(b"1")
+        clock.advance(-ahead)
+        # A jump that nobody noticed shows by what it left behind, if that is far away.
         await watched.steps(2)
-    await accept(b"1")
-    clock.advance(-ahead)
-    # A jump that nobody noticed shows by what it left behind, if that is far away.
-    await watched.steps(2)
-    (lease,) = await store.lease(10, 600)
-    assert len(await store.fetch(lease, 10)) == 1
-    assert "1 lanes waited for a time that the clock jumped back from" in caplog.text
-    keeping.cancel()
-    await asyncio.gather(keeping, return_exceptions=True)
+        (lease,) = await store.lease(10, 600)
+        assert len(await store.fetch(lease, 10)) == 1
+        assert "1 lanes waited for a time that the clock jumped back from" in caplog.text
 
 
 async def test_what_is_minutes_old_stays_when_a_clock_that_was_behind_is_right(
@@ -145,23 +145,19 @@ async def test_what_is_minutes_old_stays_when_a_clock_that_was_behind_is_right(
     await serve()
     seconds = [0.0]
     watched = Watched(store)
-    keeping = asyncio.create_task(
-        run_maintenance(watched, Retention(seconds=86400), longest_wait=MONTH, monotonic=lambda: seconds[0])  # type: ignore[arg-type]
-    )
-    await watched.steps(1)
-    clock.advance(40 * 86400)
-    for step in (1, 700, 700):
+    async with maintained(watched, Retention(seconds=86400), longest_wait=MONTH, monotonic=lambda: seconds[0]):
         await watched.steps(1)
-        assert await has_body(store, message_id)
-        seconds[0] += step
-        clock.advance(step)
-    for _ in range(3):
-        seconds[0] += 86400 / 2
-        clock.advance(86400 / 2)
-        await watched.steps(1)
-    assert not await has_body(store, message_id)
-    keeping.cancel()
-    await asyncio.gather(keeping, return_exceptions=True)
+        clock.advance(40 * 86400)
+        for step in (1, 700, 700):
+            await watched.steps(1)
+            assert await has_body(store, message_id)
+            seconds[0] += step
+            clock.advance(step)
+        for _ in range(3):
+            seconds[0] += 86400 / 2
+            clock.advance(86400 / 2)
+            await watched.steps(1)
+        assert not await has_body(store, message_id)
 
 
 async def test_a_retry_that_a_clock_ahead_put_off_is_due_after_a_restart(
@@ -174,16 +170,14 @@ async def test_a_retry_that_a_clock_ahead_put_off_is_due_after_a_restart(
     clock.advance(-20 * 86400)
     watched = Watched(store)
     waiting = dispatcher.longest_wait
-    keeping = asyncio.create_task(run_maintenance(watched, Retention(), longest_wait=waiting))  # type: ignore[arg-type]
-    await watched.steps(1)
-    (lease,) = await store.lease(10, 600)
-    assert len(await store.fetch(lease, 10)) == 1
-    # A process with another schedule may put one off for so long.
-    assert await store.settle(lease, [], msgspec.structs.replace(WELL, wait=20 * 86400), keep=0) is None
-    await watched.steps(2)
-    assert await store.lease(10, 600) == []
-    keeping.cancel()
-    await asyncio.gather(keeping, return_exceptions=True)
+    async with maintained(watched, Retention(), longest_wait=waiting):
+        await watched.steps(1)
+        (lease,) = await store.lease(10, 600)
+        assert len(await store.fetch(lease, 10)) == 1
+        # A process with another schedule may put one off for so long.
+        assert await store.settle(lease, [], msgspec.structs.replace(WELL, wait=20 * 86400), keep=0) is None
+        await watched.steps(2)
+        assert await store.lease(10, 600) == []
 
 
 @pytest.mark.parametrize("jumps_before", [0, 1, 3])
@@ -202,20 +196,16 @@ async def test_a_clock_that_is_ahead_when_the_process_starts_or_soon_after_remov
     await serve()
     seconds = [0.0]
     watched = Watched(store)
-    keeping = asyncio.create_task(
-        run_maintenance(watched, Retention(seconds=86400), longest_wait=MONTH, monotonic=lambda: seconds[0])  # type: ignore[arg-type]
-    )
-    for reading in range(10):
-        if reading == jumps_before:
-            clock.advance(400 * 86400)
-        await watched.steps(1)
-        seconds[0] += 1
-        clock.advance(1)
-    assert await has_body(store, message_id)
-    (campaign,) = await store.ledger_campaigns(limit=9)
-    assert len((await store.ledger_devices(campaign.id, limit=9))[0]) == 1
-    keeping.cancel()
-    await asyncio.gather(keeping, return_exceptions=True)
+    async with maintained(watched, Retention(seconds=86400), longest_wait=MONTH, monotonic=lambda: seconds[0]):
+        for reading in range(10):
+            if reading == jumps_before:
+                clock.advance(400 * 86400)
+            await watched.steps(1)
+            seconds[0] += 1
+            clock.advance(1)
+        assert await has_body(store, message_id)
+        (campaign,) = await store.ledger_campaigns(limit=9)
+        assert len((await store.ledger_devices(campaign.id, limit=9))[0]) == 1
 
 
 async def has_body(store: Store, message_id: str) -> bool:

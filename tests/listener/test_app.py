@@ -27,6 +27,7 @@ from fotahook.store import SqliteStore
 from fotahook.store.records import Accepted, NewMessage, StoreError
 from tests.deadlines import DEADLINE
 from tests.modes import modes_bind
+from tests.turns import counted_turns
 
 from .conftest import NOW, PROGRESS, SECRET, SEED, Answer, Seen, by_hmac, reading, request, stored
 
@@ -72,27 +73,20 @@ async def test_a_handler_is_called_once_with_the_bytes(make: Make, inbox: str, s
 
 
 async def test_other_requests_go_on_between_long_bodies(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    turns, parsed = 0, list[tuple[int, str]]()
+    parsed = list[tuple[int, str]]()
 
     def parse(headers: object, body: bytes, **options: Any) -> NewMessage:
         message = receive({}, body, **options)
-        parsed.append((turns, message.account))
+        parsed.append((turns(), message.account))
         return message
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
 
     monkeypatch.setattr("fotahook.listener.requests.receive", parse)
     listener = make()
     async with listener.running():
-        beside = asyncio.create_task(others())
         long = b'{"accountName": "%b", "a": "' + b"x" * SMALL_BODY + b'"}'
         greedy = [request(listener, long % b"greedy", client="192.0.2.1") for _ in range(8)]
-        await asyncio.gather(*greedy, request(listener, long % b"modest", client="192.0.2.2"))
-        beside.cancel()
+        with counted_turns() as turns:
+            await asyncio.gather(*greedy, request(listener, long % b"modest", client="192.0.2.2"))
     # No two in one turn, and the one of another sender is the second.
     assert len({turn for turn, _ in parsed}) == len(parsed) == 9
     assert [account for _, account in parsed].index("modest") == 1

@@ -20,6 +20,7 @@ from fotahook.listener.intake import SMALL_BODY
 from fotahook.store.records import Delivery, Lease
 from tests.deadlines import DEADLINE
 from tests.delivery.conftest import a_delivery, a_lease
+from tests.turns import counted_turns
 
 from .conftest import NOW
 
@@ -660,22 +661,17 @@ async def test_a_call_whose_attempt_is_cancelled_leaves_its_place_and_the_next_a
 
 
 async def test_long_bodies_are_handled_in_turns_of_the_loop(router: Router) -> None:
-    turns, order = 0, list[int]()
+    order = list[int]()
 
     async def handler(message: CallbackMessage) -> None:
-        order.append(turns)
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
+        order.append(turns())
 
     on_any(router, handler)
-    beside, caller = asyncio.create_task(others()), Invoker(router, timeout=DEADLINE)
+    caller = Invoker(router, timeout=DEADLINE)
     long = b'{"a":"' + b"x" * SMALL_BODY + b'"}'
-    await asyncio.gather(*(caller.deliver(LEASE, delivery(long, message=f"m-{number}")) for number in range(4)))
-    beside.cancel()
+    with counted_turns() as turns:
+        await asyncio.gather(*(caller.deliver(LEASE, delivery(long, message=f"m-{number}")) for number in range(4)))
+    assert len(order) == 4
     assert sorted(set(order)) == order
 
 

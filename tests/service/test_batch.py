@@ -9,6 +9,7 @@ import pytest
 
 from fotahook.service import Settings, build_app
 from fotahook.store.records import StoreFull
+from tests.turns import counted_turns
 
 from .conftest import ACCOUNT, MESSAGES, Answer, Api, client_of
 from .serving import SECRET_KEY
@@ -211,16 +212,7 @@ async def test_a_full_store_refuses_the_whole_batch(api: Api, monkeypatch: pytes
 
 
 async def test_other_requests_get_their_turns_while_a_batch_is_parsed(api: Api) -> None:
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    beside = asyncio.create_task(others())
-    # Every line is refused, so that nothing waits for the store.
-    assert codes(await api("POST", BATCH, line(b"1") * 1000, api.bearer)) == ["INVALID_PARAMETER"] * 1000
-    beside.cancel()
-    assert turns >= 1000 // 32
+    with counted_turns() as turns:
+        # Every line is refused, so that nothing waits for the store.
+        assert codes(await api("POST", BATCH, line(b"1") * 1000, api.bearer)) == ["INVALID_PARAMETER"] * 1000
+        assert turns() >= 1000 // 32

@@ -10,6 +10,7 @@ from fotahook.store.group_commit import LARGE_BYTES, AcceptRequest
 from fotahook.store.records import NewMessage
 from fotahook.store.session import Candidate
 from tests.deadlines import DEADLINE
+from tests.turns import counted_turns
 
 work = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 25)), max_size=40)
 
@@ -100,42 +101,37 @@ def test_large_bodies_weigh_more_than_small_ones() -> None:
 
 
 async def test_clients_parse_in_turns_one_in_each_turn_of_the_loop() -> None:
-    turns, went, times = LoopTurns(), list[str](), 0
+    turns, went = LoopTurns(), list[str]()
 
     async def client(name: str) -> None:
         for _ in range(4):
             await turns.wait(name)
             went.append(name)
 
-    async def loop() -> None:
-        nonlocal times
-        while True:
-            times += 1
-            await asyncio.sleep(0)
-
-    beside = asyncio.create_task(loop())
-    many = [asyncio.create_task(client("greedy")) for _ in range(10)]
-    gone = asyncio.create_task(client("gone"))
-    await asyncio.sleep(0)
-    gone.cancel()
-    await client("modest")
-    assert went.count("greedy") <= 6
-    await asyncio.gather(*many)
-    beside.cancel()
-    assert len(went) == 44
-    assert times >= 44
+    with counted_turns() as times:
+        many = [asyncio.create_task(client("greedy")) for _ in range(10)]
+        gone = asyncio.create_task(client("gone"))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await client("modest")
+        assert went.count("greedy") <= 6
+        await asyncio.gather(*many)
+        assert len(went) == 44
+        assert times() >= 44
 
 
 def test_turns_go_on_in_another_event_loop() -> None:
-    turns, first = LoopTurns(), asyncio.new_event_loop()
+    turns, first, went = LoopTurns(), asyncio.new_event_loop(), list[str]()
     first.create_task(turns.wait("a"))
     first.run_until_complete(asyncio.sleep(0))
 
     async def second() -> None:
         async with asyncio.timeout(DEADLINE):
             await turns.wait("a")
+        went.append("second")
 
     asyncio.run(second())
+    assert went == ["second"]
     left = asyncio.all_tasks(first)
     for task in left:
         task.cancel()
