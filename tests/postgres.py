@@ -148,9 +148,13 @@ class Server:
     def limit_files(self, most: int | None) -> None:
         """No file may grow beyond so many bytes, as on a disk that is full; None lifts the limit."""
         limit = "unlimited" if most is None else most
-        # By the server's user: others need a capability for it. A child may have ended meanwhile.
-        each = f'for pid; do prlimit --pid "$pid" --fsize={limit}: 2>&-; done'
-        subprocess.run(["sh", "-c", each, "sh", *map(str, [self.pid, *self._children()])], user=self._user, check=False)
+        # By the server's user: others need a capability for it. The server comes first, since a child that it starts
+        # meanwhile has its limit. A child may have ended meanwhile.
+        each = (
+            f"for pid in $1 $(prlimit --pid $1 --fsize={limit}: && cat /proc/$1/task/$1/children); do"
+            f' prlimit --pid "$pid" --fsize={limit}: 2>&-; done'
+        )
+        subprocess.run(["sh", "-c", each, "sh", str(self.pid)], user=self._user, check=False)
 
     def _signal_all(self, what: signal.Signals) -> None:
         assert self._process is not None
@@ -302,16 +306,21 @@ async def _new_schema(server: Server, clock: ClockFile | None) -> str:
         await connection.execute(f"create schema {schema}; set search_path to {schema}")
         if clock is not None:
             await migrate(connection, server.url)
-            await connection.execute(_STORE_NOW.format(clock.path))
+            await connection.execute(store_now_from(clock.path))
     finally:
         await connection.close()
     return schema
 
 
-_STORE_NOW: Final = (
-    "create or replace function store_now() returns double precision language sql stable"
-    " as $$ select pg_read_file('{}')::double precision $$"
-)
+def store_now_from(file: Path, *, since: str = "0") -> str:
+    """SQL that makes the store's time what a file says, after a start. In a transaction it stands still, as now()."""
+    return (
+        "create or replace function store_now() returns double precision language sql stable as"
+        f" $$ select {since} + coalesce(nullif(current_setting('tests.clock', true), ''),"
+        f" set_config('tests.clock', pg_read_file('{file}'), true))::double precision $$"
+    )
+
+
 _TABLES: Final = (
     "select oid, relname from pg_class where relnamespace = current_schema()::regnamespace and relkind = 'r'"
 )
@@ -375,7 +384,7 @@ async def _emptied(server: Server, schema: str, clock: ClockFile) -> str | None:
         work = [f"truncate {names} restart identity cascade"] if names else []
         work += [f"insert into {name} select * from {pattern.schema}.{name}" for name in pattern.filled]
         work += [f"delete from pg_statistic where starelid in (select oid from ({_TABLES}) as tables)"]
-        await connection.execute(";".join([*work, _STORE_NOW.format(clock.path)]))
+        await connection.execute(";".join([*work, store_now_from(clock.path)]))
     except asyncpg.LockNotAvailableError:
         return None
     finally:

@@ -23,7 +23,7 @@ from fotahook.store.postgres.connection import migrate
 from fotahook.store.records import NewMessage, StoreFull, StoreUnavailable
 from tests.cli.processes import environment
 from tests.deadlines import DEADLINE
-from tests.postgres import LOG_FILE, Pair
+from tests.postgres import LOG_FILE, Pair, store_now_from
 
 from .links import Link
 
@@ -179,11 +179,7 @@ class Databases:
         self._servers = [self.pair.primary, self.pair.standby]
         db = await asyncpg.connect(self.pair.primary.url)
         await migrate(db, self.pair.primary.url)
-        await db.execute(
-            "create or replace function store_now() returns double precision language sql stable as"
-            " $$ select extract(epoch from now())::double precision"
-            f" + pg_read_file('{self._clock.text}')::double precision $$"
-        )
+        await db.execute(store_now_from(self._clock.text, since="extract(epoch from now())::double precision"))
         await db.close()
         await self.pair.make_synchronous()
 

@@ -809,6 +809,18 @@ async def test_a_lane_is_leased_that_became_due_before_a_time_that_the_store_has
     assert len(await registered.lease(10, 30)) == 1
 
 
+async def test_the_clock_of_these_tests_stands_still_in_a_transaction_as_that_of_a_server_does(
+    store: Store, store_url: str, clock: VirtualClock
+) -> None:
+    db = await asyncpg.connect(store_url)
+    for expected in (clock(), clock() + 40):
+        async with db.transaction():
+            assert await db.fetchval("select store_now()") == expected
+            clock.advance(40)
+            assert await db.fetchval("select store_now()") == expected
+    await db.close()
+
+
 async def test_a_sweep_finds_lanes_that_became_due_while_the_clock_was_back(
     store: Store, accept: Accept, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
