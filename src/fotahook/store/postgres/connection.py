@@ -154,15 +154,10 @@ class ConnectionPool:
             raise StoreUnavailable("another server was promoted")
 
     async def connect_for_notifications(self) -> Connection:
-        """A connection outside the pool, whose commits need not be durable. The pool's connections to another server
-        than the one it leads to are ended: theirs was replaced, and may be frozen, so that they would hang."""
+        """A connection outside the pool. The pool's connections to another server than the one it leads to are ended:
+        theirs was replaced, and may be frozen, so that they would hang."""
         with translated():
             connection = await self._servers.connect(command_timeout=RESPONSE_SECONDS, server_settings=_STARTUP)
-            try:
-                await _configure(connection, {"synchronous_commit": "off"})
-            except BaseException:
-                connection.terminate()
-                raise
         if self._servers.end_others(connection):
             log.warning("the store's server was replaced or restarted: connections to the former one end")
         return connection
@@ -257,6 +252,8 @@ class Notifier:
         connection = await self._pool.connect_for_notifications()
         try:
             with translated():
+                # A notification need not be durable.
+                await _configure(connection, {"synchronous_commit": "off"})
                 channel = await connection.fetchval("select 'fotahook_' || current_schema()::regnamespace::oid")
                 connection.add_termination_listener(lambda _: self._pending.set())
                 own = connection.get_server_pid()
