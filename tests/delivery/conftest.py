@@ -1,6 +1,7 @@
 """Named states of the world for delivery: a real store with a virtual clock, and lanes served to their end."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -177,7 +178,7 @@ def a_dispatcher(
     monotonic = monotonic or clock
     lanes = 0 if others_wait else 100
     dispatcher = Dispatcher(store, deliver, lanes=lanes, in_flight=100, clock=clock, monotonic=monotonic, jitter=jitter)
-    dispatcher.watch._jumped_at = None
+    dispatcher.watch._jumped_at = -math.inf
     dispatcher.on_recovered = lambda lease: None  # type: ignore[method-assign]
     return dispatcher
 

@@ -12,7 +12,7 @@ from fotahook.delivery import Dispatcher, Outcome, Rules, Timings, run_maintenan
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Lease, NewMessage, Report, Retention
 from tests.deadlines import DEADLINE
-from tests.store.conftest import ACCOUNT, WELL, VirtualClock
+from tests.store.conftest import ACCOUNT, WELL, VirtualClock, settled
 
 from .conftest import DELIVERED, Accept, Flaky, Receiver, Serve, failed
 
@@ -137,6 +137,27 @@ async def test_what_was_accepted_while_the_clock_was_ahead_is_due_when_it_is_rig
         assert "1 lanes waited for a time that the clock jumped back from" in caplog.text
 
 
+async def test_an_idle_lane_takes_no_time_along_from_a_clock_that_goes_back_while_the_store_fails(
+    store: Store, accept: Accept, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fotahook.delivery.runtime.PAUSE_SECONDS", 0)
+    flaky = Flaky(store, "recall", 0)
+    watched = Watched(flaky)
+    async with maintained(watched, Retention(), longest_wait=MONTH):
+        clock.advance(86400)
+        await watched.steps(2)
+        await accept(b"1")
+        (lease,) = await store.lease(10, 600)
+        outcomes = [settled(each) for each in await store.fetch(lease, 10)]
+        assert await store.settle(lease, outcomes, msgspec.structs.replace(WELL, wait=600), keep=0) is None
+        clock.advance(-86400)
+        flaky.times = 1
+        await watched.steps(1, failing=1)
+        await accept(b"2")
+        (lease,) = await store.lease(10, 600)
+        assert [each.body for each in await store.fetch(lease, 10)] == [b"2"]
+
+
 async def test_what_is_minutes_old_stays_when_a_clock_that_was_behind_is_right(
     store: Store, accept: Accept, serve: Serve, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,8 +237,8 @@ async def has_body(store: Store, message_id: str) -> bool:
 class Watched:
     """A store of which a test knows how often it was tidied; it is tidied when the test lets it."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Any) -> None:
+        self._store: Store = store
         self._allowed = asyncio.Semaphore(0)
         self._done = asyncio.Semaphore(0)
 
@@ -233,9 +254,11 @@ class Watched:
         self._done.release()
         return False
 
-    async def steps(self, count: int) -> None:
-        """Let it be tidied so many times."""
+    async def steps(self, count: int, *, failing: int = 0) -> None:
+        """Let it be tidied so many times, after others that fail before."""
         async with asyncio.timeout(DEADLINE):
+            for _ in range(failing):
+                self._allowed.release()
             for _ in range(count):
                 self._allowed.release()
                 await self._done.acquire()
@@ -258,5 +281,5 @@ async def test_what_waits_as_long_as_it_is_set_up_to_is_not_taken_for_a_clock_th
     )
     await accept(b"1")
     (leased,) = await store.lease(1, max(lease, *schedule))
-    assert await store.recall(dispatcher.longest_wait, 10) == 0
+    assert await store.recall(dispatcher.longest_wait) == 0
     assert await store.settle(leased, [], WELL, keep=lease) is not None

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from fotahook.contract.operator import AccountFilter, CallbackChange, Phases, StateCounts
-from fotahook.store import message_verbs, open_store
+from fotahook.store import account_verbs, message_verbs, open_store
 from fotahook.store.base import Store
 from fotahook.store.records import (
     SCAN_LIMIT,
@@ -525,9 +525,9 @@ async def test_what_was_written_while_the_clock_was_ahead_is_recalled(
     clock.advance(-40 * 86400)
     await accept(b"3", key="k")
     assert await registered.lease(10, 30) == []
-    assert await registered.recall(41 * 86400, 10) == 0
-    assert await registered.recall(31 * 86400, 10) == 1
-    assert await registered.recall(31 * 86400, 10) == 0
+    assert await registered.recall(41 * 86400) == 0
+    assert await registered.recall(31 * 86400) == 1
+    assert await registered.recall(31 * 86400) == 0
     bodies = []
     for _ in range(4):
         lease = await lease_one(registered)
@@ -542,12 +542,55 @@ async def test_lanes_that_rest_are_not_recalled(registered: Store, accept: Accep
     lease = await lease_one(registered)
     (delivery,) = await registered.fetch(lease, 10)
     await registered.settle(lease, [settled(delivery, "pending", delay=30 * 86400)], WELL, keep=0)
-    assert await registered.recall(31 * 86400, 10) == 0
+    assert await registered.recall(31 * 86400) == 0
     await registered.pause(ACCOUNT)
-    assert await registered.recall(60, 10) == 0
+    assert await registered.recall(60) == 0
     await registered.resume(ACCOUNT)
-    assert await registered.recall(60, 10) == 1
+    assert await registered.recall(60) == 1
     assert len(await registered.fetch(await lease_one(registered), 10)) == 1
+
+
+async def test_a_lane_that_rested_when_the_clock_went_back_is_due_with_its_next_message(
+    registered: Store, accept: Accept, clock: VirtualClock
+) -> None:
+    clock.advance(20 * 86400)
+    await accept(b"1")
+    lease = await lease_one(registered)
+    (delivery,) = await registered.fetch(lease, 10)
+    # Nothing is left to send, and yet the lane waits.
+    health = Health(failures=1)
+    await registered.settle(lease, [settled(delivery, "dead")], LaneVerdict(health=health, wait=600), keep=0)
+    await registered.register("new", URL, actor="test")
+    clock.advance(-20 * 86400)
+    # A search of before may begin later than now.
+    assert await registered.lease(10, 30) == []
+    assert await registered.recall(30, resting=True) > 0
+    assert await registered.recall(0, resting=True) == 0
+    await accept(b"2")
+    await accept(b"3", account="new")
+    leases = await registered.lease(10, 30)
+    assert [each.body for one in leases for each in await registered.fetch(one, 10)] == [b"2", b"3"]
+
+
+async def test_a_lane_that_was_paused_when_the_clock_went_back_is_due_when_it_is_resumed(
+    registered: Store, accept: Accept, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(account_verbs, "STEP", 1)
+    await registered.register("new", URL, actor="test")
+    await accept(b"1", account="new")
+    clock.advance(20 * 86400)
+    await accept(b"2", account="new")
+    lease = await lease_one(registered)
+    _, second = await registered.fetch(lease, 10)
+    # The first one is due even before the clock goes back, and hides the other one.
+    later = settled(second, "pending", delay=600)
+    await registered.settle(lease, [later], LaneVerdict(health=WELL.health, pause=True), keep=0)
+    clock.advance(-20 * 86400)
+    # A search of before may begin later than now.
+    assert await registered.lease(10, 30) == []
+    assert await registered.recall(30, resting=True) == 1
+    await registered.resume("new")
+    assert len(await registered.fetch(await lease_one(registered), 10)) == 2
 
 
 async def test_a_lanes_wait_keeps_it_from_being_leased(registered: Store, accept: Accept, clock: VirtualClock) -> None:
@@ -911,7 +954,7 @@ async def test_a_clock_that_is_ahead_when_a_lane_stops_makes_its_messages_no_old
         await registered.register(ACCOUNT, URL, actor="test")
     else:
         await registered.resume(ACCOUNT)
-    await registered.recall(60, 10)
+    await registered.recall(60)
     (delivery,) = await registered.fetch(await lease_one(registered), 10)
     assert 0 <= delivery.age <= 700
 

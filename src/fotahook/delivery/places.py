@@ -221,9 +221,7 @@ class Places:
         taken = self._taken
         if pace == "slow":
             return taken["slow"] < self._slow_limit
-        if pace == "new" and taken["new"] >= self._new_limit:
-            return False
-        return taken["quick"] + taken["new"] < self._total
+        return (pace == "quick" or taken["new"] < self._new_limit) and taken["quick"] + taken["new"] < self._total
 
     def _take(self, seat: Seat) -> Place:
         pace = seat.pace

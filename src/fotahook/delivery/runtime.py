@@ -75,7 +75,7 @@ class ClockWatch:
         self._monotonic = monotonic
         self._offset: float | None = None
         self._lowest = math.inf
-        self._jumped_at: float | None = monotonic()
+        self._jumped_at = monotonic()
         self.went_back = False
         """Whether the clock jumped back before the last reading: what was written until then may be ahead of it."""
         self.ahead = 0.0
@@ -90,9 +90,7 @@ class ClockWatch:
         self.went_back = self._offset is not None and offset < self._offset - JUMP_SECONDS
         self._offset, self._lowest = offset, min(offset, self._lowest)
         self.ahead = offset - self._lowest if offset - self._lowest > JUMP_SECONDS else 0.0
-        if self._jumped_at is not None and now - self._jumped_at >= TRUST_SECONDS:
-            self._jumped_at = None
-        return self._jumped_at is None
+        return now - self._jumped_at >= TRUST_SECONDS
 
     async def trusts(self, store: Store) -> bool:
         """Whether to believe a store's clock now; not if it cannot be read."""
@@ -130,12 +128,12 @@ async def run_maintenance(
 ) -> None:
     """Run maintenance until cancelled. Deliveries can run between any two steps.
 
-    A lane that is due only after `longest_wait` seconds was written while the clock was ahead, and is due now; after
-    the start only one beyond LONGEST_WAIT, as other processes may have other schedules. Nothing is removed for its age
-    until the clock has run steadily for ten minutes: it may be wrong from the start.
+    What was written while the clock was ahead becomes now: when it jumps back all of the future, at the start what is
+    beyond `longest_wait` seconds, later what is due beyond LONGEST_WAIT, as other processes may have other schedules.
+    Nothing is removed for its age until the clock has run steadily for ten minutes: it may be wrong from the start.
     """
     watch, was_steady, forget_at = ClockWatch(monotonic), False, monotonic()
-    beyond = longest_wait
+    beyond: float | None = longest_wait
     while True:
         try:
             now = await store.now()
@@ -143,9 +141,11 @@ async def run_maintenance(
             if was_steady and not is_steady:
                 log.warning("the store's clock jumped: nothing old is removed until it is steady for ten minutes")
             was_steady = is_steady
-            while found := await store.recall(JUMP_SECONDS if watch.went_back else beyond, _STEP):
-                log.warning("%d lanes waited for a time that the clock jumped back from: they are due now", found)
-            beyond = max(LONGEST_WAIT, longest_wait)
+            beyond = JUMP_SECONDS if watch.went_back else beyond
+            recalled = await store.recall(beyond or max(LONGEST_WAIT, longest_wait), resting=beyond is not None)
+            beyond = None
+            if recalled:
+                log.warning("%d lanes waited for a time that the clock jumped back from: they are due now", recalled)
             more = await store.tidy(retention, now=now - watch.ahead if is_steady else -math.inf)
             if is_steady and not more and monotonic() >= forget_at:
                 forget_at = monotonic() + DAY

@@ -9,7 +9,7 @@ from msgspec.structs import asdict
 from ..contract.operator import AccountFilter, AccountState, CallbackChange, Limits, RegisteredCallback, StateCounts
 from .records import CALLBACK_CONSUMER, AuditEntry, Credential, Lane
 from .session import NEWEST, Engine, Session
-from .views import read, read_account
+from .views import Row, read, read_account
 
 HISTORY_CHANGES: Final = 1000
 STEP: Final = 1000
@@ -151,18 +151,24 @@ class AccountVerbs(Engine):
 
     async def wake_origin(self, origin: str, limit: int) -> int:
         """Make up to `limit` lanes due that wait for a URL of this scheme, host and port; how many there were."""
-        return await self._wake("lanes_of_origin", "end_backoffs", "wake_lanes", origin=origin, limit=limit)
+        found = await self._query("lanes_of_origin", origin=origin, limit=limit)
+        return await self._wake(found, "end_backoffs", "wake_lanes")
 
-    async def recall(self, seconds: float, limit: int) -> int:
-        """Make up to `limit` lanes due that would be only after so long, with all they hold; how many there were."""
-        return await self._wake("lanes_beyond", "recall_pending", "recall_lanes", seconds=seconds, limit=limit)
+    async def recall(self, seconds: float, *, resting: bool = False) -> int:
+        """Make lanes due that would be only after so long, with all they hold; how many there were. `resting`: whatever
+        any lane has further ahead, even if nothing waits in it or it is paused, becomes now."""
+        recalled, last, find = 0, 0, "lanes_ahead" if resting else "lanes_beyond"
+        while lanes := await self._query(find, seconds=seconds, after=last, limit=STEP):
+            last = lanes[-1]["lane"]
+            recalled += await self._wake([lane for lane in lanes if lane["ahead"]], "recall_pending", "recall_lanes")
+        return recalled
 
-    async def _wake(self, found_by: str, *changes: str, **values: object) -> int:
+    async def _wake(self, found: Sequence[Row], *changes: str) -> int:
         async def job(db: Session) -> None:
             await db.lock_lanes(set(), lanes)
             await db.run(*changes, lanes=lanes)
 
-        lanes = sorted(row["lane"] for row in await self._query(found_by, **values))
+        lanes = sorted(row["lane"] for row in found)
         if lanes:
             await self._change(job, wakes=True)
         return len(lanes)

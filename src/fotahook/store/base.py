@@ -90,8 +90,7 @@ class Store(MessageVerbs, EventVerbs, LedgerVerbs):
     async def check(self) -> None:
         """Raise a StoreError unless the store can be read and written and has this version's schema."""
         # Of its own, so that checks of several processes do not wait for one another.
-        own_id = secrets.token_hex(8)
-        await self._write(lambda db: db.run("take_room", "give_room_back", id=own_id))
+        await self._write(lambda db: db.run("take_room", "give_room_back", id=secrets.token_hex(8)))
 
     @abstractmethod
     async def lease(self, limit: int, seconds: float) -> list[records.Lease]:

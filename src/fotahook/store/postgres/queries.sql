@@ -96,8 +96,16 @@ where c.origin = :origin and l.failures > 0 and l.wait_until > store_now() and n
 
 -- name: lanes_beyond
 -- Lanes that are due after longer than anything may wait: they were written while the clock was ahead.
-select id as lane from lanes
+select id as lane, true as ahead from lanes
 where not held and not paused and due is not null and next > store_now() + :seconds::double precision limit :limit;
+
+-- name: lanes_ahead
+-- The next lanes, and whether they have times further ahead than any that this clock wrote.
+select id as lane, greatest(
+        due, wait_until, leased_until, since,
+        (select due from pending where lane = lanes.id and ready order by due desc limit 1)
+    ) > store_now() + :seconds::double precision as ahead
+from lanes where id > :after order by id limit :limit;
 
 -- name: end_backoffs
 update pending p set due = greatest(store_now(), l.since) from lanes l

@@ -457,8 +457,16 @@ where c.origin = :origin and l.failures > 0 and l.wait_until > :now and l.held =
 
 -- name: lanes_beyond
 -- Lanes that are due after longer than anything may wait: they were written while the clock was ahead.
-select id as lane from lanes
+select id as lane, true as ahead from lanes
 where held = 0 and paused = 0 and due is not null and next > :now + :seconds limit :limit;
+
+-- name: lanes_ahead
+-- The next lanes, and whether they have times further ahead than any that this clock wrote.
+select id as lane, max(
+        coalesce(due, 0), wait_until, leased_until,
+        coalesce((select max(due) from pending where lane = lanes.id and ready = 1), 0)
+    ) > :now + :seconds as ahead
+from lanes where id > :after order by id limit :limit;
 
 -- name: end_backoffs
 update pending set due = :now
