@@ -39,7 +39,7 @@ class VirtualClock:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    on_all_engines = (".test_conformance", ".test_ledger", ".test_reports")
+    on_all_engines = (".test_clock_steps", ".test_conformance", ".test_ledger", ".test_reports")
     if "engine" in metafunc.fixturenames and metafunc.module.__name__.endswith(on_all_engines):
         metafunc.parametrize("engine", ENGINES)
 

@@ -168,8 +168,7 @@ class AccountVerbs(Engine):
             await db.lock_lanes(set(), lanes)
             await db.run(*changes, lanes=lanes)
 
-        lanes = sorted(row["lane"] for row in found)
-        if lanes:
+        if lanes := sorted(row["lane"] for row in found):
             await self._change(job, wakes=True)
         return len(lanes)
 

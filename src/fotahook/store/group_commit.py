@@ -158,10 +158,9 @@ async def _settle(db: Session, requests: Sequence[SettleRequest]) -> dict[int, S
     """Write the outcomes and verdicts of valid leases; the results by lane."""
     settlements = [settlement for request in requests for settlement in request.settlements]
     if settlements:
-        await db.settle([_outcome(settlement) for settlement in settlements])
         ended = [one.delivery for one in settlements if one.state != "pending"]
         keys = [(one.lane, one.ordering_key, one.seq) for one in ended if one.ordering_key is not None]
-        await db.bulk("promote", keys)
+        await db.settle([_outcome(settlement) for settlement in settlements], keys)
     if not requests:
         return {}
     verdicts = [

@@ -82,9 +82,11 @@ class Session(ABC):
         """Put messages into lanes, which become due: lane, number and ordering key of each. The lanes in `taken` were
         idle and are leased for `seconds`; the rows are their leases."""
 
-    async def settle(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Write outcomes: lane, message, state, delay, attempts, strikes, acceptance, then the attempt's columns."""
+    async def settle(self, rows: Sequence[tuple[Any, ...]], keys: Sequence[tuple[int, str, int]]) -> None:
+        """Write outcomes: lane, message, state, delay, attempts, strikes, acceptance, then the attempt's columns. Then
+        the next of each key is ready, of which one ended: lane, key, message."""
         await self.bulk("settle", rows)
+        await self.bulk("promote", keys)
 
     async def keep_lanes(self, rows: Sequence[tuple[Any, ...]]) -> Sequence[Row]:
         """Write verdicts: lane, revision of the callback, seconds to keep the lease, backoff, pause, then the health.

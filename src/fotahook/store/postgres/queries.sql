@@ -503,8 +503,9 @@ select day_of(accepted_at), seq, lane, started_at, url, outcome, status, error_c
 from given order by number;
 
 -- name: promote
--- The first pending delivery of each of these keys, of which the deliveries at :seqs were settled: it has a later place.
-update pending p set ready = true, due = greatest(p.due, next.since)
+-- The first pending delivery of each of these keys, of which the deliveries at :seqs were settled: it has a later place. It
+-- is due by now: the clock may have been ahead when it came.
+update pending p set ready = true, due = greatest(least(p.due, store_now()), next.since)
 from (
     select head.seq, settled.lane, l.since
     from (

@@ -165,8 +165,9 @@ from (values {rows}) given cross join pending p on p.lane = given.column1 and p.
 delete from pending where +ready = 1 and (lane, seq) in (select column1, column2 from (values {rows}));
 
 -- name: promote
--- The first pending delivery of each of these keys. Rows: lane, ordering key, the message that was settled.
-update pending set ready = 1 where ready = 0 and (lane, seq) in (
+-- The first pending delivery of each of these keys, due from ? on at the latest: the clock may have been ahead when it came.
+-- Rows: lane, ordering key, the message that was settled.
+update pending set ready = 1, due = min(due, ?) where ready = 0 and (lane, seq) in (
     select column1, (
         select p.seq from pending p indexed by pending_by_key
         where p.lane = column1 and p.key = column2 order by p.place limit 1

@@ -111,7 +111,7 @@ class SqliteSession(Session):
         await self.rows("take_lanes", lanes=taken, seconds=seconds)
         return await self.rows("leased_lanes", lanes=taken)
 
-    async def settle(self, rows: Sequence[tuple[Any, ...]]) -> None:
+    async def settle(self, rows: Sequence[tuple[Any, ...]], keys: Sequence[tuple[int, str, int]]) -> None:
         put_off, dead, ended, attempts = (list[Sequence[object]]() for _ in range(4))
         counts: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
         for lane, seq, state, delay, charged, strikes, _, *attempt in rows:
@@ -130,6 +130,7 @@ class SqliteSession(Session):
         for statement, values in steps.items():
             await self.bulk(statement, values)
         await self.rows("count_settled", counts=[(lane, *count) for lane, count in counts.items()])
+        await self.bulk("promote", keys, self.now)
 
     async def keep_lanes(self, rows: Sequence[tuple[Any, ...]]) -> Sequence[Row]:
         kept = await self.rows("keep_lanes", verdicts=rows)
@@ -140,8 +141,7 @@ class SqliteSession(Session):
     async def redeliver(self, seqs: Sequence[int], state: str | None) -> int:
         settled = await self.rows("settled_messages", seqs=seqs)
         for message in settled:
-            place = await self.value("next_place")
-            moved = await self.rows("redeliver", seq=message["seq"], state=state, place=place)
+            moved = await self.rows("redeliver", seq=message["seq"], state=state, place=await self.value("next_place"))
             await self.rows("raise_dead", seq=message["seq"])
             await self.rows("make_due", lanes=[delivery["lane"] for delivery in moved])
         return len(settled)
