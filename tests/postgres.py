@@ -150,10 +150,8 @@ class Server:
         limit = "unlimited" if most is None else most
         # By the server's user: others need a capability for it. The server comes first, since a child that it starts
         # meanwhile has its limit. A child may have ended meanwhile.
-        each = (
-            f"for pid in $1 $(prlimit --pid $1 --fsize={limit}: && cat /proc/$1/task/$1/children); do"
-            f' prlimit --pid "$pid" --fsize={limit}: 2>&-; done'
-        )
+        limited = f"prlimit --fsize={limit}: --pid"
+        each = f"{limited} $1; for pid in $(cat /proc/$1/task/$1/children); do {limited} $pid 2>&-; done"
         subprocess.run(["sh", "-c", each, "sh", str(self.pid)], user=self._user, check=False)
 
     def _signal_all(self, what: signal.Signals) -> None:
